@@ -1,0 +1,343 @@
+//! The account of one request: its metrics and its log line, exactly once, on drop.
+//!
+//! An [`AccessRecord`] is filled in while a request is handled and settled when it is dropped,
+//! so a request is accounted for however its task ends: answered, refused, failed, panicked or
+//! cancelled. A record nobody gave an outcome is one whose client went away.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, Method, StatusCode};
+use prometheus::IntCounter;
+
+use crate::metrics::{Direction, Kind, Metrics, Outcome, RuleMetrics};
+use crate::policy::{Denial, Permit};
+use crate::reason::Reason;
+use crate::target::Target;
+
+/// The rule label of a request that no rule decided.
+const NO_RULE: &str = "";
+
+/// What one request did, and what is to be told about it.
+#[derive(Debug)]
+pub struct AccessRecord {
+    metrics: Arc<Metrics>,
+    log: bool,
+    started: Instant,
+    kind: Kind,
+    method: Method,
+    client: SocketAddr,
+    trace_id: TraceId,
+    target: Option<Target>,
+    rule: Option<Arc<str>>,
+    rule_metrics: Option<Arc<RuleMetrics>>,
+    would_deny: Option<Reason>,
+    reason: Reason,
+    status: Option<StatusCode>,
+    detail: Option<String>,
+    upstream: Option<SocketAddr>,
+    dns: Option<Duration>,
+    connect: Option<Duration>,
+    to_head: Option<Duration>,
+    traffic: Option<Arc<Traffic>>,
+}
+
+impl AccessRecord {
+    /// Opens the account of a request whose head was just read.
+    #[must_use]
+    pub fn open(
+        metrics: Arc<Metrics>,
+        log: bool,
+        client: SocketAddr,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Self {
+        let kind = if method == Method::CONNECT {
+            Kind::Connect
+        } else {
+            Kind::Forward
+        };
+        Self {
+            metrics,
+            log,
+            started: Instant::now(),
+            kind,
+            method: method.clone(),
+            client,
+            trace_id: TraceId::of(headers),
+            target: None,
+            rule: None,
+            rule_metrics: None,
+            would_deny: None,
+            reason: Reason::ClientClosed,
+            status: None,
+            detail: None,
+            upstream: None,
+            dns: None,
+            connect: None,
+            to_head: None,
+            traffic: None,
+        }
+    }
+
+    /// The trace this request belongs to.
+    #[must_use]
+    pub fn trace_id(&self) -> TraceId {
+        self.trace_id
+    }
+
+    /// The target, once it is known.
+    #[must_use]
+    pub fn target(&self) -> Option<&Target> {
+        self.target.as_ref()
+    }
+
+    /// Notes what the client asked for.
+    pub fn set_target(&mut self, target: Target) {
+        self.target = Some(target);
+    }
+
+    /// Notes the rule that let the request through.
+    pub fn permitted(&mut self, permit: &Permit, rule_metrics: Arc<RuleMetrics>) {
+        self.rule = Some(Arc::clone(permit.rule()));
+        self.would_deny = permit.would_deny().map(Denial::reason);
+        self.rule_metrics = Some(rule_metrics);
+    }
+
+    /// Notes the rule that refused the request, where there is one.
+    pub fn denied(&mut self, denial: &Denial) {
+        self.rule = denial.rule().cloned();
+    }
+
+    /// Notes how long the name took to resolve.
+    pub fn resolved(&mut self, result: Reason, took: Duration) {
+        self.metrics.observe_dns(result, took);
+        self.dns = Some(took);
+    }
+
+    /// Notes how long the upstream took to connect to.
+    pub fn dialled(&mut self, result: Reason, took: Duration) {
+        self.metrics.observe_connect(result, took);
+        self.connect = Some(took);
+    }
+
+    /// Notes the address that carries the request.
+    pub fn set_upstream(&mut self, upstream: SocketAddr) {
+        self.upstream = Some(upstream);
+    }
+
+    /// Counts content from now on; the same counts are shown in the log line.
+    pub fn count_traffic(&mut self) -> Option<Arc<Traffic>> {
+        let rule = self.rule_metrics.as_deref()?;
+        let traffic = Arc::new(Traffic::new(self.kind, rule));
+        self.traffic = Some(Arc::clone(&traffic));
+        Some(traffic)
+    }
+
+    /// Notes the response head: the request is answered by the upstream.
+    pub fn answered(&mut self, status: StatusCode) {
+        self.reason = Reason::Ok;
+        self.status = Some(status);
+        self.to_head = Some(self.started.elapsed());
+    }
+
+    /// Notes that the gateway answers by itself, and why.
+    pub fn refused(&mut self, reason: Reason, detail: String) {
+        self.failed(reason, detail);
+        self.status = Some(reason.status());
+        self.to_head = Some(self.started.elapsed());
+    }
+
+    /// Notes a failure after the head was sent; the status the client saw stands.
+    pub fn failed(&mut self, reason: Reason, detail: String) {
+        self.reason = reason;
+        self.detail = Some(detail);
+    }
+
+    fn outcome(&self) -> Outcome {
+        match (self.reason, self.would_deny) {
+            (Reason::Ok, None) => Outcome::Allowed,
+            (Reason::Ok, Some(_)) => Outcome::WouldDeny,
+            (reason, _) if reason.is_denial() => Outcome::Denied,
+            _ => Outcome::Failed,
+        }
+    }
+
+    fn settle(&self) {
+        let outcome = self.outcome();
+        let reason = self
+            .would_deny
+            .filter(|_| self.reason == Reason::Ok)
+            .unwrap_or(self.reason);
+        match &self.rule_metrics {
+            Some(rule) if outcome == Outcome::Allowed => rule.allowed(self.kind).inc(),
+            _ => {
+                let rule = self.rule.as_deref().unwrap_or(NO_RULE);
+                self.metrics.count_request(self.kind, outcome, reason, rule);
+            }
+        }
+        let to_head = self.to_head.unwrap_or_else(|| self.started.elapsed());
+        self.metrics
+            .request_duration(self.kind, outcome)
+            .observe(to_head.as_secs_f64());
+        if self.log {
+            self.write_line(outcome, reason);
+        }
+    }
+
+    fn write_line(&self, outcome: Outcome, reason: Reason) {
+        let traffic = self.traffic.as_deref();
+        tracing::info!(
+            target: "access",
+            {
+            http.request.method = self.method.as_str(),
+            server.address = self.target.as_ref().map(|target| target.host().to_string()),
+            server.port = self.target.as_ref().map(Target::port),
+            client.address = %self.client.ip(),
+            client.port = self.client.port(),
+            network.peer.address = self.upstream.map(|upstream| upstream.ip().to_string()),
+            network.peer.port = self.upstream.map(|upstream| upstream.port()),
+            http.response.status_code = self.status.map(|status| status.as_u16()),
+            result = outcome.label(),
+            reason = reason.label(),
+            rule = self.rule.as_deref(),
+            bytes_sent = traffic.map(Traffic::sent),
+            bytes_received = traffic.map(Traffic::received),
+            duration_ms = millis(self.started.elapsed()),
+            dns_ms = self.dns.map(millis),
+            connect_ms = self.connect.map(millis),
+            trace_id = %self.trace_id,
+            detail = self.detail.as_deref(),
+            },
+            "request"
+        );
+    }
+}
+
+impl Drop for AccessRecord {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.reason = Reason::Internal;
+        }
+        self.settle();
+    }
+}
+
+/// Milliseconds with microseconds behind the point, as the log shows durations.
+#[must_use]
+pub fn millis(duration: Duration) -> f64 {
+    // Microseconds of a year fit a double exactly.
+    duration.as_micros() as f64 / 1000.0
+}
+
+/// Live byte counts of one request or tunnel, added to its rule's counters as they grow.
+#[derive(Debug)]
+pub struct Traffic {
+    sent: AtomicU64,
+    received: AtomicU64,
+    sent_by_rule: IntCounter,
+    received_by_rule: IntCounter,
+}
+
+impl Traffic {
+    /// Counts for one request or tunnel under a rule.
+    #[must_use]
+    pub fn new(kind: Kind, rule: &RuleMetrics) -> Self {
+        Self {
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            sent_by_rule: rule.bytes(kind, Direction::ClientToUpstream).clone(),
+            received_by_rule: rule.bytes(kind, Direction::UpstreamToClient).clone(),
+        }
+    }
+
+    /// Counts bytes that were handed to the receiving socket.
+    pub fn count(&self, direction: Direction, bytes: usize) {
+        let (own, by_rule) = match direction {
+            Direction::ClientToUpstream => (&self.sent, &self.sent_by_rule),
+            Direction::UpstreamToClient => (&self.received, &self.received_by_rule),
+        };
+        own.fetch_add(bytes as u64, Ordering::Relaxed);
+        by_rule.inc_by(bytes as u64);
+    }
+
+    /// Bytes sent to the upstream.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Bytes received from the upstream.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+}
+
+/// The id that ties an answer, a log line and a trace together (W3C Trace Context §3.2.2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceId(u128);
+
+impl TraceId {
+    /// The trace of a request's `traceparent`, or a new one.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        headers
+            .get("traceparent")
+            .and_then(|value| Self::from_traceparent(value.as_bytes()))
+            .unwrap_or_else(Self::random)
+    }
+
+    /// A new random id.
+    #[must_use]
+    pub fn random() -> Self {
+        // Zero is the one value the specification calls invalid.
+        Self(fastrand::u128(1..))
+    }
+
+    /// `version "-" trace-id "-" parent-id "-" flags`, lower-case hexadecimal.
+    fn from_traceparent(value: &[u8]) -> Option<Self> {
+        let mut parts = value.split(|byte| *byte == b'-');
+        let version = parts.next()?;
+        let id = parts.next()?;
+        let is_lower_hex = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+        if version.len() != 2 || version == b"ff" || id.len() != 32 || !id.iter().all(is_lower_hex)
+        {
+            return None;
+        }
+        let id = std::str::from_utf8(id).ok()?;
+        u128::from_str_radix(id, 16)
+            .ok()
+            .filter(|id| *id != 0)
+            .map(Self)
+    }
+}
+
+impl std::fmt::Display for TraceId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_id_is_taken_from_a_sound_traceparent_only() {
+        let sound = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let id = TraceId::from_traceparent(sound).unwrap();
+        assert_eq!(id.to_string(), "0af7651916cd43dd8448eb211c80319c");
+        for broken in [
+            &b""[..],
+            b"00-0af7651916cd43dd8448eb211c80319c0-b7ad6b7169203331-01",
+            b"00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            b"00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            b"ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ] {
+            assert_eq!(TraceId::from_traceparent(broken), None);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The gateway put together: configuration and sockets in, a drained process out.
+
+use std::sync::Arc;
+
+use hickory_resolver::Hosts;
+use tokio::sync::mpsc;
+use tracing_appender::non_blocking::ErrorCounter;
+
+use crate::admin::{self, Admin, Answer};
+use crate::config::Config;
+use crate::drain::{Drain, Drained, Drainer, Stop};
+use crate::enforced::Enforced;
+use crate::inspect::Inspector;
+use crate::limits;
+use crate::listen::Listeners;
+use crate::metrics::{ListenerKind, Metrics};
+use crate::policy::Policy;
+use crate::proxy::{self, Dialer, Proxy, Resolver, ResolverError, ResolverSettings};
+use crate::tunnels::Tunnels;
+
+/// A gateway that is ready to serve.
+#[derive(Debug)]
+pub struct Gateway {
+    proxy: Arc<Proxy>,
+    tunnels: Arc<Tunnels>,
+    metrics: Arc<Metrics>,
+    config: Arc<Config>,
+    listeners: Listeners,
+    drainer: Drainer,
+    drain: Drain,
+}
+
+/// The gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No name could be resolved.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
+    /// A listener has no address.
+    #[error("a listener has no address: {0}")]
+    Listener(#[from] std::io::Error),
+    /// The registry refused a metric: a defect.
+    #[error("the metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// `OUTGATE_VIA` cannot stand in a header field.
+    #[error("OUTGATE_VIA: {0}")]
+    Via(#[from] http::header::InvalidHeaderValue),
+}
+
+/// The policy that a configuration states.
+#[must_use]
+pub fn policy(config: &Config) -> Policy {
+    let mut policy = Policy::builder()
+        .allow_addresses(config.allow_addresses.iter().copied())
+        .deny_addresses(config.deny_addresses.iter().copied())
+        .mode(config.mode);
+    for rule in &config.allow {
+        policy = policy.allow(rule.clone());
+    }
+    for rule in &config.deny {
+        policy = policy.deny(rule.clone());
+    }
+    policy.build()
+}
+
+/// The resolver that a configuration states.
+///
+/// # Errors
+/// When neither the configuration nor the system names a server.
+pub fn resolver(config: &Config, hosts: Hosts) -> Result<Resolver, ResolverError> {
+    let settings = ResolverSettings {
+        servers: config.dns_servers.clone(),
+        search: config.dns_search,
+        timeout: config.dns_timeout,
+    };
+    Resolver::new(&settings, hosts)
+}
+
+impl Gateway {
+    /// Puts a gateway together over sockets that listen already.
+    ///
+    /// `hosts` answers names before DNS does; usually what `/etc/hosts` says.
+    ///
+    /// # Errors
+    /// When there is no name server, or a listener is broken.
+    pub fn new(config: Config, listeners: Listeners, hosts: Hosts) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let metrics = Arc::new(Metrics::new()?);
+        let tunnels = Arc::new(Tunnels::new(
+            Arc::clone(&metrics),
+            config.access_log,
+            config.idle_timeout,
+            config.max_lifetime,
+        ));
+        let (drainer, drain) = Drainer::new(&config, Arc::clone(&tunnels), Arc::clone(&metrics));
+        let descriptors = limits::raise_descriptors();
+        let max_connections = config
+            .max_connections
+            .unwrap_or_else(|| limits::connections_for(descriptors));
+        tracing::info!(max_connections, descriptors, "limits");
+        let own_ports = listeners
+            .addresses()?
+            .into_iter()
+            .map(|(_, own)| own.port())
+            .collect();
+        let proxy = Arc::new(Proxy::new(
+            Arc::clone(&config),
+            Enforced::new(policy(&config), Arc::clone(&metrics)),
+            resolver(&config, hosts)?,
+            Dialer::new(config.connect_timeout, own_ports),
+            Arc::clone(&tunnels),
+            Arc::clone(&metrics),
+            max_connections,
+        )?);
+        Ok(Self {
+            proxy,
+            tunnels,
+            metrics,
+            config,
+            listeners,
+            drainer,
+            drain,
+        })
+    }
+
+    /// Serves until `stops` says so and the drain is done.
+    ///
+    /// `dropped` counts the log lines that were dropped, for the metric.
+    pub async fn run(self, stops: mpsc::Receiver<Stop>, dropped: Option<ErrorCounter>) -> Drained {
+        self.announce();
+        for listener in self.listeners.proxy {
+            tokio::spawn(proxy::serve(
+                Arc::clone(&self.proxy),
+                listener,
+                self.drain.clone(),
+            ));
+        }
+        let api = |listener, kind, answer: Answer| {
+            tokio::spawn(admin::serve(
+                listener,
+                kind,
+                Arc::clone(&self.metrics),
+                self.drain.clone(),
+                answer,
+            ));
+        };
+        let admin = Admin {
+            metrics: Arc::clone(&self.metrics),
+            drain: self.drain.clone(),
+            dropped,
+        };
+        let answer = Arc::new(move |request: &_| admin.answer(request));
+        api(self.listeners.admin, ListenerKind::Admin, answer);
+        if let Some(listener) = self.listeners.inspect {
+            let inspector = Inspector {
+                config: self.config,
+                tunnels: Arc::clone(&self.tunnels),
+            };
+            let answer = Arc::new(move |request: &_| inspector.answer(request));
+            api(listener, ListenerKind::Inspect, answer);
+        }
+        let sweeps = async { tokio::join!(self.tunnels.sweep(), self.proxy.sweep_pool()) };
+        tokio::select! {
+            drained = self.drainer.run(stops) => drained,
+            _never = sweeps => unreachable!("the sweeps do not end"),
+        }
+    }
+
+    /// Says where it listens: a port of 0 was chosen by the kernel.
+    fn announce(&self) {
+        for (listener, address) in self.listeners.addresses().unwrap_or_default() {
+            tracing::info!(listener = listener.label(), %address, "listening");
+        }
+        if self.config.allow.is_empty() {
+            tracing::warn!("OUTGATE_ALLOW is empty: every request will be denied");
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Header fields on their way through: what an intermediary removes, replaces and adds.
+//!
+//! Pure functions over a header map, so that each rule stands beside its section of RFC 9110.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE, VIA,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+
+/// Not registered, but sent by clients since the nineties; never meant for the upstream.
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("proxy-authentication-info");
+
+/// What a message said about its own connection, read before those fields were removed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Hop {
+    /// The protocols of `Upgrade`, where `Connection` nominates it (RFC 9110 §7.8).
+    pub upgrade: Option<HeaderValue>,
+    /// `TE: trailers`: the sender can take trailer fields (RFC 9110 §10.1.4).
+    pub takes_trailers: bool,
+    /// The content came in chunks: its length is not known in advance.
+    pub chunked: bool,
+}
+
+/// Removes every field that is meant for this connection only and returns what they said.
+///
+/// RFC 9110 §7.6.1: the fields that `Connection` nominates, then `Connection` itself and the
+/// fields that are connection-specific whether nominated or not. `Proxy-Authorization` is
+/// consumed (§11.7.2), and an upstream's `Proxy-Authenticate` is not ours to pass on (§11.7.1).
+pub fn take_hop_by_hop(headers: &mut HeaderMap) -> Hop {
+    let mut hop = Hop {
+        chunked: headers.contains_key(TRANSFER_ENCODING),
+        takes_trailers: lists(headers, &TE, b"trailers"),
+        upgrade: None,
+    };
+    if headers.contains_key(CONNECTION) {
+        if lists(headers, &CONNECTION, b"upgrade") {
+            hop.upgrade = headers.get(UPGRADE).cloned();
+        }
+        for name in nominated(headers) {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [
+        PROXY_CONNECTION,
+        KEEP_ALIVE,
+        TE,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        PROXY_AUTHORIZATION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHENTICATION_INFO,
+    ] {
+        headers.remove(name);
+    }
+    hop
+}
+
+/// Writes the hop-by-hop fields of the next connection.
+///
+/// The length of chunked content is stated as chunked again; hyper would otherwise take a
+/// chunked `GET` for one without content.
+pub fn put_hop_by_hop(headers: &mut HeaderMap, hop: Hop) {
+    if hop.chunked {
+        // RFC 9112 §6.2: never both.
+        headers.remove(CONTENT_LENGTH);
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let upgrades = hop.upgrade.is_some();
+    if let Some(protocols) = hop.upgrade {
+        headers.insert(UPGRADE, protocols);
+    }
+    if hop.takes_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    let options = match (upgrades, hop.takes_trailers) {
+        (true, true) => "upgrade, te",
+        (true, false) => "upgrade",
+        (false, true) => "te",
+        (false, false) => return,
+    };
+    headers.insert(CONNECTION, HeaderValue::from_static(options));
+}
+
+/// Appends this hop to `Via` under a pseudonym (RFC 9110 §7.6.3).
+pub fn append_via(headers: &mut HeaderMap, version: Version, via: &Via) {
+    headers.append(VIA, via.value(version));
+}
+
+/// The `Via` entries of this gateway, made once: one a protocol version.
+#[derive(Clone, Debug)]
+pub struct Via {
+    http_11: HeaderValue,
+    http_10: HeaderValue,
+}
+
+impl Via {
+    /// The entries for a pseudonym.
+    ///
+    /// # Errors
+    /// When the pseudonym cannot stand in a header field.
+    pub fn new(pseudonym: &str) -> Result<Self, http::header::InvalidHeaderValue> {
+        Ok(Self {
+            http_11: HeaderValue::try_from(format!("1.1 {pseudonym}"))?,
+            http_10: HeaderValue::try_from(format!("1.0 {pseudonym}"))?,
+        })
+    }
+
+    fn value(&self, version: Version) -> HeaderValue {
+        if version == Version::HTTP_10 {
+            self.http_10.clone()
+        } else {
+            self.http_11.clone()
+        }
+    }
+}
+
+/// Whether exactly one `Host` field is there where the version demands it.
+///
+/// RFC 9112 §3.2: an HTTP/1.1 request without `Host`, or any with more than one, or with an
+/// invalid one, is answered 400. What it says is otherwise ignored: the target decides (§3.2.2).
+#[must_use]
+pub fn host_is_sound(headers: &HeaderMap, version: Version) -> bool {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => version < Version::HTTP_11,
+        (Some(host), None) => is_uri_host(host.as_bytes()),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// `uri-host [ ":" port ]`, or empty for a target without authority (RFC 9110 §7.2).
+fn is_uri_host(value: &[u8]) -> bool {
+    value.iter().all(|byte| {
+        byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte) || !byte.is_ascii()
+    })
+}
+
+/// What to do with `Max-Forwards` of a `TRACE` or `OPTIONS` (RFC 9110 §7.6.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwards {
+    /// Pass the request on.
+    On,
+    /// The gateway is its final recipient.
+    Here,
+    /// The value is not a number.
+    Invalid,
+}
+
+/// Counts `Max-Forwards` down.
+pub fn count_forwards(headers: &mut HeaderMap) -> Forwards {
+    let Some(value) = headers.get(http::header::MAX_FORWARDS) else {
+        return Forwards::On;
+    };
+    let parsed = value
+        .to_str()
+        .ok()
+        .filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    match parsed.and_then(|text| text.parse::<u32>().ok()) {
+        None => Forwards::Invalid,
+        Some(0) => Forwards::Here,
+        Some(left) => {
+            headers.insert(http::header::MAX_FORWARDS, HeaderValue::from(left - 1));
+            Forwards::On
+        }
+    }
+}
+
+/// The field names that `Connection` nominates.
+///
+/// A name that is no token cannot be a field that was parsed, so it is passed over.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    tokens(headers, &CONNECTION)
+        .filter(|token| {
+            // The usual options name no field, or one that is removed in any case.
+            ![&b"close"[..], b"keep-alive", b"upgrade", b"te"]
+                .iter()
+                .any(|option| token.eq_ignore_ascii_case(option))
+        })
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
+        .collect()
+}
+
+/// Whether a comma-separated field contains a token; parameters after `;` are ignored.
+fn lists(headers: &HeaderMap, name: &HeaderName, wanted: &[u8]) -> bool {
+    tokens(headers, name).any(|token| {
+        let token = token.split(|byte| *byte == b';').next().unwrap_or(token);
+        token.trim_ascii().eq_ignore_ascii_case(wanted)
+    })
+}
+
+fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::try_from(*name).unwrap(),
+                    HeaderValue::try_from(*value).unwrap(),
+                )
+            })
+            .collect()
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        headers.keys().map(HeaderName::as_str).collect()
+    }
+
+    #[test]
+    fn nominated_and_connection_specific_fields_are_removed_rfc9110_7_6_1() {
+        let mut headers = map(&[
+            ("connection", "X-Trace, close"),
+            ("connection", "x-other"),
+            ("x-trace", "1"),
+            ("x-other", "2"),
+            ("x-stays", "3"),
+            ("proxy-connection", "keep-alive"),
+            ("keep-alive", "timeout=5"),
+            ("te", "gzip"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("proxy-authorization", "Basic eA=="),
+        ]);
+        let hop = take_hop_by_hop(&mut headers);
+        assert_eq!(names(&headers), ["x-stays"]);
+        assert_eq!(
+            hop,
+            Hop {
+                upgrade: None,
+                takes_trailers: false,
+                chunked: true
+            }
+        );
+    }
+
+    #[test]
+    fn upgrade_counts_only_when_connection_nominates_it_rfc9110_7_8() {
+        let mut headers = map(&[("connection", "Upgrade"), ("upgrade", "websocket")]);
+        let hop = take_hop_by_hop(&mut headers);
+        assert_eq!(hop.upgrade, Some(HeaderValue::from_static("websocket")));
+        assert!(headers.is_empty());
+        put_hop_by_hop(&mut headers, hop);
+        assert_eq!(
+            headers,
+            map(&[("upgrade", "websocket"), ("connection", "upgrade")])
+        );
+    }
+
+    #[test]
+    fn te_trailers_is_said_again_for_the_next_hop_rfc9110_10_1_4() {
+        let mut headers = map(&[("te", "gzip;q=0.5, trailers"), ("connection", "TE")]);
+        let hop = take_hop_by_hop(&mut headers);
+        assert!(hop.takes_trailers);
+        put_hop_by_hop(&mut headers, hop);
+        assert_eq!(headers, map(&[("te", "trailers"), ("connection", "te")]));
+    }
+
+    #[test]
+    fn content_length_never_travels_beside_chunked_rfc9112_6_2() {
+        let mut headers = map(&[("content-length", "5"), ("transfer-encoding", "chunked")]);
+        let hop = take_hop_by_hop(&mut headers);
+        put_hop_by_hop(&mut headers, hop);
+        assert_eq!(headers, map(&[("transfer-encoding", "chunked")]));
+    }
+
+    #[test]
+    fn via_names_the_received_version_and_the_pseudonym_rfc9110_7_6_3() {
+        let via = Via::new("outgate").unwrap();
+        let mut headers = map(&[("via", "1.0 first")]);
+        append_via(&mut headers, Version::HTTP_11, &via);
+        append_via(&mut headers, Version::HTTP_10, &via);
+        let seen: Vec<_> = headers.get_all(VIA).iter().collect();
+        assert_eq!(seen, ["1.0 first", "1.1 outgate", "1.0 outgate"]);
+    }
+
+    #[test]
+    fn host_must_stand_once_rfc9112_3_2() {
+        let one = map(&[("host", "a.example:80")]);
+        let two = map(&[("host", "a.example"), ("host", "b.example")]);
+        let none = map(&[]);
+        let bad = map(&[("host", "a.example/path")]);
+        assert!(host_is_sound(&one, Version::HTTP_11));
+        assert!(!host_is_sound(&two, Version::HTTP_11));
+        assert!(!host_is_sound(&two, Version::HTTP_10));
+        assert!(!host_is_sound(&none, Version::HTTP_11));
+        assert!(host_is_sound(&none, Version::HTTP_10));
+        assert!(!host_is_sound(&bad, Version::HTTP_11));
+    }
+
+    #[test]
+    fn max_forwards_counts_down_and_stops_at_zero_rfc9110_7_6_2() {
+        let mut headers = map(&[("max-forwards", "2")]);
+        assert_eq!(count_forwards(&mut headers), Forwards::On);
+        assert_eq!(headers, map(&[("max-forwards", "1")]));
+        assert_eq!(
+            count_forwards(&mut map(&[("max-forwards", "0")])),
+            Forwards::Here
+        );
+        assert_eq!(
+            count_forwards(&mut map(&[("max-forwards", "+1")])),
+            Forwards::Invalid
+        );
+        assert_eq!(count_forwards(&mut map(&[])), Forwards::On);
+    }
+}

@@ -1,0 +1,113 @@
+//! The inspector: what is open now and what is configured, for an operator on the same host.
+//!
+//! It shows destinations and clients, which the metrics must not, and it can close tunnels; so it
+//! listens on loopback unless told otherwise.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use serde::Serialize;
+
+use crate::admin::{method_not_allowed, text, with_type};
+use crate::config::Config;
+use crate::metrics::End;
+use crate::tunnels::{Tunnel, Tunnels};
+
+/// What answers on the inspector's port.
+#[derive(Debug)]
+pub struct Inspector {
+    /// What `/config` shows.
+    pub config: Arc<Config>,
+    /// What `/tunnels` shows.
+    pub tunnels: Arc<Tunnels>,
+}
+
+#[derive(Serialize)]
+struct TunnelView<'a> {
+    id: u64,
+    client: String,
+    target: String,
+    address: String,
+    rule: &'a str,
+    age_seconds: f64,
+    idle_seconds: f64,
+    bytes_sent: u64,
+    bytes_received: u64,
+}
+
+impl<'a> TunnelView<'a> {
+    fn of(tunnel: &'a Tunnel) -> Self {
+        let opening = &tunnel.opening;
+        Self {
+            id: tunnel.id,
+            client: opening.client.to_string(),
+            target: opening.target.to_string(),
+            address: opening.upstream.to_string(),
+            rule: &opening.rule,
+            age_seconds: tunnel.age().as_secs_f64(),
+            idle_seconds: tunnel.idle().as_secs_f64(),
+            bytes_sent: opening.traffic.sent(),
+            bytes_received: opening.traffic.received(),
+        }
+    }
+}
+
+impl Inspector {
+    /// Answers one request.
+    #[must_use]
+    pub fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        match (path, request.method()) {
+            ("/tunnels", &Method::GET) => self.list(),
+            ("/config", &Method::GET) => self.config(),
+            ("/tunnels" | "/config", _) => method_not_allowed("GET"),
+            _ => match (path.strip_prefix("/tunnels/"), request.method()) {
+                (Some(id), &Method::DELETE) => self.close(id),
+                (Some(_), _) => method_not_allowed("DELETE"),
+                (None, _) => text(
+                    StatusCode::NOT_FOUND,
+                    "try GET /tunnels, DELETE /tunnels/{id} or GET /config\n",
+                ),
+            },
+        }
+    }
+
+    fn list(&self) -> Response<Full<Bytes>> {
+        let mut tunnels = self.tunnels.list();
+        tunnels.sort_unstable_by_key(|tunnel| tunnel.id);
+        let views: Vec<_> = tunnels
+            .iter()
+            .map(|tunnel| TunnelView::of(tunnel))
+            .collect();
+        json(&views)
+    }
+
+    fn config(&self) -> Response<Full<Bytes>> {
+        let values: serde_json::Map<_, _> = self
+            .config
+            .values()
+            .map(|(variable, value, _)| (variable.name.to_owned(), value.into()))
+            .collect();
+        json(&values)
+    }
+
+    fn close(&self, id: &str) -> Response<Full<Bytes>> {
+        match id.parse().ok().and_then(|id| self.tunnels.get(id)) {
+            Some(tunnel) => {
+                tunnel.end(End::Revoked);
+                text(StatusCode::ACCEPTED, "closing\n")
+            }
+            None => text(StatusCode::NOT_FOUND, "no such tunnel\n"),
+        }
+    }
+}
+
+fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec(value) {
+        Ok(content) => with_type("application/json", StatusCode::OK, content),
+        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "cannot be shown\n"),
+    }
+}

@@ -1,0 +1,69 @@
+//! argv → configuration → log → runtime → gateway → exit code; the only file that exits.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use hickory_resolver::Hosts;
+use outgate::config::Config;
+use outgate::gateway::Gateway;
+use outgate::listen::Listeners;
+use outgate::telemetry::Telemetry;
+use outgate::{check, gateway, health, signals};
+
+mod cli;
+
+use cli::{Command, Exit, Options, fail};
+
+/// Frees less to the kernel and shares less between threads than the C library's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let command = Options::parse().command.unwrap_or(Command::Run);
+    let outcome = Config::from_env()
+        .map_err(fail(Exit::Config))
+        .and_then(|config| match command {
+            Command::Run => run(config),
+            Command::Config => {
+                print!("{config}");
+                Ok(())
+            }
+            Command::Check { target, client } => check(&config, &target, client),
+            Command::Healthcheck { live } => {
+                let path = if live { "/livez" } else { "/readyz" };
+                health::check(config.admin_listen, path).map_err(fail(Exit::Failure))
+            }
+        });
+    outcome.err().unwrap_or(Exit::Success).into()
+}
+
+fn run(config: Config) -> Result<(), Exit> {
+    let telemetry = Telemetry::start(&config).map_err(fail(Exit::Config))?;
+    cli::runtime(&config)?.block_on(async {
+        let stops = signals::stops().map_err(fail(Exit::Failure))?;
+        let listeners = Listeners::bind(&config).map_err(fail(Exit::Config))?;
+        let hosts = Hosts::from_system().unwrap_or_default();
+        let gateway = Gateway::new(config, listeners, hosts).map_err(fail(Exit::Config))?;
+        gateway.run(stops, Some(telemetry.dropped())).await;
+        Ok(())
+    })
+}
+
+fn check(
+    config: &Config,
+    target: &check::Question,
+    client: Option<std::net::IpAddr>,
+) -> Result<(), Exit> {
+    cli::runtime(config)?.block_on(async {
+        let hosts = Hosts::from_system().unwrap_or_default();
+        let resolver = gateway::resolver(config, hosts).map_err(fail(Exit::Config))?;
+        let policy = std::sync::Arc::new(gateway::policy(config));
+        let checked = check::check(&policy, &resolver, client, target).await;
+        print!("{}", checked.report);
+        if checked.allowed {
+            Ok(())
+        } else {
+            Err(Exit::Failure)
+        }
+    })
+}

@@ -1,0 +1,167 @@
+//! The Prometheus registry: every metric, its labels as closed enums, its handles fetched once.
+//!
+//! Looking a label set up costs a hash and a lock; incrementing a handle costs an atomic add. So
+//! whatever is touched per request or per read is fetched at start ([`Metrics`]) or when a
+//! policy is put in force ([`RuleMetrics`]), and only refusals and failures are looked up by name.
+//! No label carries a destination or a client: the label sets are bounded by configuration.
+
+use std::time::Duration;
+
+use prometheus::{Encoder, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
+
+use crate::reason::Reason;
+
+mod family;
+mod label;
+mod registry;
+
+use family::{Connections, Lookups, Requests, TunnelEnds};
+pub use family::{PolicyMetrics, PoolMetrics, RuleMetrics};
+pub use label::{Direction, End, Kind, ListenerKind, Outcome};
+use registry::Builder;
+
+/// Every metric of the gateway.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    connections: Connections,
+    requests: Requests,
+    lookups: Lookups,
+    tunnels: TunnelEnds,
+    /// Kept-alive upstream connections.
+    pub pool: PoolMetrics,
+    /// The policy in force.
+    pub policy: PolicyMetrics,
+    /// Tunnels that are open now.
+    pub tunnels_active: IntGauge,
+    /// Tunnels that a drain still waits for.
+    pub drain_tunnels_remaining: IntGauge,
+    log_lines_dropped: IntCounter,
+}
+
+impl Metrics {
+    /// A registry with every metric at zero.
+    ///
+    /// # Errors
+    /// When two metrics have one name, which a test excludes.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let build = Builder {
+            registry: Registry::new(),
+        };
+        build.info()?;
+        #[cfg(target_os = "linux")]
+        build.registry.register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ))?;
+        Ok(Self {
+            connections: Connections::register(&build)?,
+            requests: Requests::register(&build)?,
+            lookups: Lookups::register(&build)?,
+            tunnels: TunnelEnds::register(&build)?,
+            pool: PoolMetrics::register(&build)?,
+            policy: PolicyMetrics::register(&build)?,
+            tunnels_active: build.gauge("tunnels_active", "Tunnels open now.")?,
+            drain_tunnels_remaining: build.gauge(
+                "drain_tunnels_remaining",
+                "Tunnels that the shutdown still waits for.",
+            )?,
+            log_lines_dropped: build.counter(
+                "log_lines_dropped_total",
+                "Log lines dropped because standard output was blocked.",
+            )?,
+            registry: build.registry,
+        })
+    }
+
+    /// Fetches the handles of one rule.
+    #[must_use]
+    pub fn rule(&self, name: &str) -> RuleMetrics {
+        self.requests.rule(name)
+    }
+
+    /// Counts a request that was not simply allowed; allowed ones go through [`RuleMetrics`].
+    pub fn count_request(&self, kind: Kind, outcome: Outcome, reason: Reason, rule: &str) {
+        self.requests
+            .total
+            .with_label_values(&[kind.label(), outcome.label(), reason.label(), rule])
+            .inc();
+    }
+
+    /// The duration histogram of requests, in seconds.
+    #[must_use]
+    pub fn request_duration(&self, kind: Kind, outcome: Outcome) -> &Histogram {
+        &self.requests.duration[kind as usize][outcome as usize]
+    }
+
+    /// Counts a connection that never got to a request.
+    pub fn count_rejected(&self, reason: Reason) {
+        self.connections
+            .rejected
+            .with_label_values(&[reason.label()])
+            .inc();
+    }
+
+    /// Counts a connection for as long as the guard lives.
+    #[must_use]
+    pub fn connection(&self, listener: ListenerKind) -> ActiveGuard {
+        self.connections.total[listener as usize].inc();
+        ActiveGuard::new(&self.connections.active[listener as usize])
+    }
+
+    /// Client connections open now, tunnels included.
+    #[must_use]
+    pub fn clients(&self) -> i64 {
+        self.connections.active[ListenerKind::Proxy as usize].get()
+    }
+
+    /// Counts the end of a tunnel.
+    pub fn count_tunnel_end(&self, end: End, open_for: Duration) {
+        self.tunnels.closed[end as usize].inc();
+        self.tunnels.duration[end as usize].observe(open_for.as_secs_f64());
+    }
+
+    /// Observes a name lookup.
+    pub fn observe_dns(&self, result: Reason, took: Duration) {
+        self.lookups.dns.observe(result, took);
+    }
+
+    /// Observes a connection attempt, all addresses of the upstream together.
+    pub fn observe_connect(&self, result: Reason, took: Duration) {
+        self.lookups.connect.observe(result, took);
+    }
+
+    /// Everything in the text exposition format, version 0.0.4.
+    ///
+    /// `log_lines_dropped` is what the log writer has dropped since the start: it counts for
+    /// itself, so its number is taken over when asked for.
+    #[must_use]
+    pub fn render(&self, log_lines_dropped: u64) -> Vec<u8> {
+        let known = self.log_lines_dropped.get();
+        self.log_lines_dropped
+            .inc_by(log_lines_dropped.saturating_sub(known));
+        let mut text = Vec::with_capacity(16 * 1024);
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics cannot be encoded");
+        }
+        text
+    }
+}
+
+/// Raises a gauge for as long as it lives.
+#[derive(Debug)]
+pub struct ActiveGuard(IntGauge);
+
+impl ActiveGuard {
+    /// Raises the gauge by one.
+    #[must_use]
+    pub fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for ActiveGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

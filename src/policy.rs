@@ -1,0 +1,262 @@
+//! Who may go where: rules over hosts, and a guard over the addresses they resolve to.
+//!
+//! [`Policy::authorize`] judges a target before anything is looked up and gives a [`Permit`];
+//! [`Permit::admits`] then judges each address before it is dialled. Nothing but this module makes
+//! a permit, and dialling requires one. A policy without rules denies everything.
+//!
+//! ```text
+//! rule.rs     a rule and its grammar: host.rs, ports.rs, path.rs
+//! builder.rs  rules and ranges → Policy
+//! index.rs    host → the rules that name it; range.rs for addresses
+//! judge.rs    one rule against one request, and what several come to
+//! verdict.rs  Permit, Denial, Prohibited, the guard; address.rs the special-purpose blocks
+//! explain.rs  the same judgement, told in full
+//! ```
+
+pub mod address;
+mod builder;
+mod explain;
+mod host;
+mod index;
+mod judge;
+mod path;
+mod ports;
+mod range;
+pub mod rule;
+mod verdict;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub use builder::PolicyBuilder;
+pub use explain::{Considered, Explanation, Outcome};
+pub use host::{HostPattern, parse_range};
+pub use path::PathPrefix;
+pub use ports::Ports;
+pub use rule::{Action, Rule, RuleError};
+pub use verdict::{Denial, Permit, Prohibited, ProhibitedBy, RuleId};
+
+use crate::target::{Host, Target};
+use index::Index;
+use judge::{Judgement, Miss};
+use range::RangeSet;
+use verdict::{Cause, Guard, Named};
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Where the connection comes from.
+    pub address: IpAddr,
+    /// Who it is by the clients of the policy file; none is nobody the file knows.
+    pub name: Option<Arc<str>>,
+}
+
+/// What the client wants to do with the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access<'a> {
+    /// Open a tunnel.
+    Connect,
+    /// Have one plain HTTP request forwarded.
+    Forward {
+        /// The path as received, without the query.
+        path: &'a str,
+    },
+}
+
+/// What becomes of a denial.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// It is answered.
+    #[default]
+    Enforce,
+    /// The request is let through and the denial recorded. The address guard stays on.
+    Report,
+}
+
+/// Rules and address ranges, immutable once built.
+#[derive(Debug)]
+pub struct Policy {
+    rules: Vec<Entry>,
+    index: Index,
+    names: Vec<Arc<str>>,
+    guard: Guard,
+    mode: Mode,
+    /// What report mode accounts requests under that no rule comes near.
+    no_rule: Option<Named>,
+}
+
+/// A rule in its place.
+#[derive(Debug)]
+struct Entry {
+    rule: Rule,
+    id: RuleId,
+    exempt: RangeSet,
+}
+
+impl Policy {
+    /// A builder without rules.
+    #[must_use]
+    pub fn builder() -> PolicyBuilder {
+        PolicyBuilder::default()
+    }
+
+    /// Judges a request by its target, before any name is looked up.
+    ///
+    /// # Errors
+    ///
+    /// The denial. In report mode it is in [`Permit::would_deny`] instead.
+    pub fn authorize(
+        self: &Arc<Self>,
+        client: &Client,
+        target: &Target,
+        access: Access<'_>,
+    ) -> Result<Permit, Denial> {
+        let judgement = self.judge(client, target, access, |_, _| {});
+        self.verdict(judgement, target)
+    }
+
+    /// Judges like [`Policy::authorize`] and tells what each rule that names the host had to say.
+    #[must_use]
+    pub fn explain(
+        self: &Arc<Self>,
+        client: &Client,
+        target: &Target,
+        access: Access<'_>,
+    ) -> Explanation {
+        let mut seen: Vec<(u32, Result<(), Miss>)> = Vec::new();
+        let judgement = self.judge(client, target, access, |position, outcome| {
+            // An address may meet one rule in several of its forms.
+            if seen.iter().all(|(other, _)| *other != position) {
+                seen.push((position, outcome));
+            }
+        });
+        let considered = seen.into_iter().map(|(position, outcome)| {
+            let rule = &self.entry(position).rule;
+            let outcome = match outcome {
+                Ok(()) if judgement.decides() == Some(position) => Outcome::Decides,
+                Ok(()) => Outcome::Overruled,
+                Err(miss) => Outcome::Misses(miss.reason()),
+            };
+            Considered {
+                rule: Arc::clone(&rule.name),
+                action: rule.action,
+                outcome,
+            }
+        });
+        let considered = considered.collect();
+        Explanation {
+            target: target.clone(),
+            verdict: self.verdict(judgement, target),
+            considered,
+        }
+    }
+
+    /// The distinct names of the rules, in order; a [`RuleId`] is a position here. Fixed by
+    /// configuration, so each can be a metric label.
+    #[must_use]
+    pub fn rule_names(&self) -> &[Arc<str>] {
+        &self.names
+    }
+
+    /// The number of rules.
+    #[must_use]
+    pub fn rule_count(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// The rules, in order.
+    pub fn rules(&self) -> impl ExactSizeIterator<Item = &Rule> {
+        self.rules.iter().map(|entry| &entry.rule)
+    }
+
+    /// Whether denials are enforced.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    fn judge(
+        &self,
+        client: &Client,
+        target: &Target,
+        access: Access<'_>,
+        mut note: impl FnMut(u32, Result<(), Miss>),
+    ) -> Judgement {
+        let mut judgement = Judgement::default();
+        self.index.candidates(target.host(), |candidate| {
+            let rule = &self.entry(candidate.rule).rule;
+            if candidate.only.is_some_and(|only| only != rule.action) {
+                return;
+            }
+            let outcome = rule.check(client, target, access);
+            note(candidate.rule, outcome);
+            judgement.add(candidate.rule, rule.action, outcome);
+        });
+        judgement
+    }
+
+    fn verdict(self: &Arc<Self>, judgement: Judgement, target: &Target) -> Result<Permit, Denial> {
+        let cause = match judgement {
+            Judgement {
+                denied_by: Some(rule),
+                ..
+            } => Cause::DenyRule(self.named(rule)),
+            Judgement {
+                allowed_by: Some(rule),
+                ..
+            } => return Ok(self.permit(rule, target)),
+            Judgement {
+                nearest: Some((rule, miss)),
+                ..
+            } => Cause::Missed(self.named(rule), miss),
+            Judgement { .. } => Cause::NoRule,
+        };
+        let denial = Denial {
+            cause,
+            port: target.port(),
+        };
+        let Some(no_rule) = &self.no_rule else {
+            return Err(denial);
+        };
+        Ok(Permit {
+            policy: Arc::clone(self),
+            rule: denial.named().unwrap_or(no_rule).clone(),
+            granted_by: None,
+            literal: None,
+            would_deny: Some(denial),
+        })
+    }
+
+    fn permit(self: &Arc<Self>, rule: u32, target: &Target) -> Permit {
+        Permit {
+            policy: Arc::clone(self),
+            rule: self.named(rule),
+            granted_by: Some(rule),
+            literal: match target.host() {
+                Host::Address(address) => Some(*address),
+                Host::Name(_) => None,
+            },
+            would_deny: None,
+        }
+    }
+
+    /// The ranges for which the rule at `position` lifts the guard.
+    fn exemptions_of(&self, position: u32) -> &RangeSet {
+        &self.entry(position).exempt
+    }
+
+    fn named(&self, position: u32) -> Named {
+        let Entry { rule, id, .. } = self.entry(position);
+        Named {
+            id: *id,
+            name: Arc::clone(&rule.name),
+        }
+    }
+
+    fn entry(&self, position: u32) -> &Entry {
+        &self.rules[position as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests;

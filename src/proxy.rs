@@ -1,0 +1,295 @@
+//! The data path: accept → parse → authorise → resolve → connect → relay or forward → account.
+//!
+//! [`serve`] accepts, [`Connection`] is one client's connection, [`handle`] is one request. A
+//! failure anywhere below becomes a response in `handle` and nowhere else.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response};
+use hyper::body::Incoming;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::access::AccessRecord;
+use crate::config::Config;
+use crate::drain::{Drain, Phase};
+use crate::enforced::Enforced;
+use crate::headers::{self, Via};
+use crate::metrics::Metrics;
+use crate::policy::Permit;
+use crate::reason::Reason;
+use crate::target::{Host, Target};
+use crate::tunnels::Tunnels;
+
+mod admission;
+mod body;
+mod client;
+mod connect;
+mod connection;
+mod forward;
+mod pool;
+mod relay;
+mod resolve;
+mod respond;
+mod tunnel;
+
+use admission::Admission;
+use body::ResponseBody;
+use client::InFlight;
+pub use connect::Dialer;
+use connection::Connection;
+use pool::Pool;
+use resolve::Resolved;
+pub use resolve::{Resolver, ResolverError, ResolverSettings};
+use respond::Failure;
+
+/// A dead peer is noticed after about this long without an answer to keep-alive probes.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+
+/// Idle upstream connections are looked after this often.
+const POOL_SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// First pause after a failed accept; doubled with each further failure.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(5);
+/// The longest pause after a failed accept: descriptors may be free again at any time.
+const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// What every connection shares.
+#[derive(Debug)]
+pub struct Proxy {
+    config: Arc<Config>,
+    enforced: Enforced,
+    resolver: Resolver,
+    dialer: Dialer,
+    pool: Arc<Pool>,
+    tunnels: Arc<Tunnels>,
+    metrics: Arc<Metrics>,
+    admission: Admission,
+    via: Via,
+}
+
+impl Proxy {
+    /// The data path for a configuration, with nothing open yet.
+    ///
+    /// # Errors
+    /// When the pseudonym cannot stand in a header field.
+    pub fn new(
+        config: Arc<Config>,
+        enforced: Enforced,
+        resolver: Resolver,
+        dialer: Dialer,
+        tunnels: Arc<Tunnels>,
+        metrics: Arc<Metrics>,
+        max_connections: usize,
+    ) -> Result<Self, http::header::InvalidHeaderValue> {
+        Ok(Self {
+            via: Via::new(&config.via)?,
+            pool: Arc::new(Pool::new(config.keepalive_timeout, Arc::clone(&metrics))),
+            admission: Admission::new(max_connections, config.max_connections_per_client),
+            config,
+            enforced,
+            resolver,
+            dialer,
+            tunnels,
+            metrics,
+        })
+    }
+
+    /// The policy in force.
+    pub fn enforced(&self) -> &Enforced {
+        &self.enforced
+    }
+
+    /// The addresses of a target: its own if it is one, else what its name resolves to.
+    async fn resolve(
+        &self,
+        target: &Target,
+        record: &mut AccessRecord,
+    ) -> Result<Resolved, Failure> {
+        let name = match target.host() {
+            Host::Address(address) => {
+                let valid_until = Instant::now() + self.config.keepalive_timeout;
+                return Ok(Resolved {
+                    addresses: vec![*address],
+                    valid_until,
+                });
+            }
+            Host::Name(name) => name,
+        };
+        let started = Instant::now();
+        let resolved = self.resolver.resolve(name).await;
+        let result = resolved
+            .as_ref()
+            .map_or_else(|failure| failure.reason, |_| Reason::Ok);
+        record.resolved(result, started.elapsed());
+        resolved
+    }
+
+    /// Resolves a permitted target and connects to one of its vetted addresses.
+    async fn reach(
+        &self,
+        permit: &Permit,
+        target: &Target,
+        record: &mut AccessRecord,
+    ) -> Result<(TcpStream, SocketAddr, Instant), Failure> {
+        let resolved = self.resolve(target, record).await?;
+        let started = Instant::now();
+        let dialled = self
+            .dialer
+            .dial(permit, &resolved.addresses, target.port())
+            .await;
+        let result = dialled
+            .as_ref()
+            .map_or_else(|failure| failure.reason, |_| Reason::Ok);
+        record.dialled(result, started.elapsed());
+        let (socket, address) = dialled?;
+        record.set_upstream(address);
+        Ok((socket, address, resolved.valid_until))
+    }
+
+    /// Looks after idle upstream connections, for as long as it is polled.
+    pub async fn sweep_pool(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(POOL_SWEEP_EVERY);
+        loop {
+            ticks.tick().await;
+            self.pool.sweep(|_, _| true);
+        }
+    }
+}
+
+/// Accepts connections until the drain closes the listeners.
+pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, mut drain: Drain) {
+    let mut backoff = ACCEPT_BACKOFF;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = drain.reaches(Phase::Closing) => return,
+        };
+        match accepted {
+            Ok((socket, client)) => {
+                backoff = ACCEPT_BACKOFF;
+                admit(&proxy, socket, client, &drain);
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: connections that end give some back.
+                tracing::warn!(%error, pause_ms = backoff.as_millis(), "cannot accept");
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(ACCEPT_BACKOFF_MAX);
+            }
+        }
+    }
+}
+
+/// Serves a connection in a task of its own, or tells it at once that there is no room.
+fn admit(proxy: &Arc<Proxy>, socket: TcpStream, client: SocketAddr, drain: &Drain) {
+    let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+    let _ = tune(&socket);
+    match proxy.admission.admit(client.ip()) {
+        Ok(admitted) => {
+            let connection =
+                connection::serve(Arc::clone(proxy), socket, client, drain.clone(), admitted);
+            tokio::spawn(connection);
+        }
+        Err(reason) => {
+            proxy.metrics.count_rejected(reason);
+            // Bounded: without a place even for the refusal, the connection is just closed.
+            let Some(place) = proxy.admission.place_for_refusal() else {
+                return;
+            };
+            let proxy = Arc::clone(proxy);
+            tokio::spawn(async move {
+                let failure = Failure::new(reason, String::new());
+                connection::refuse(&proxy, &socket, &failure).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+/// Answers one request. Nothing below here fails: a failure is a response.
+async fn handle(
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let in_flight = connection.progress.request_begun(request.version());
+    let proxy = &connection.proxy;
+    let is_connect = request.method() == Method::CONNECT;
+    let mut record = AccessRecord::open(
+        Arc::clone(&proxy.metrics),
+        proxy.config.access_log,
+        connection.client,
+        request.method(),
+        request.headers(),
+    );
+    let answered = if !headers::host_is_sound(request.headers(), request.version()) {
+        Err(Failure::bad_request(
+            "Exactly one valid Host field is required (RFC 9112 section 3.2).",
+        ))
+    } else if is_connect {
+        tunnel::connect(&connection, &request, &mut record)
+            .await
+            .map(|()| {
+                record.answered(http::StatusCode::OK);
+                forward::Answer::Own(Response::new(Bytes::new()))
+            })
+    } else {
+        forward::forward(&connection, request, &mut record).await
+    };
+    let mut response = match answered {
+        Ok(answer) => answer.into_response(record, in_flight),
+        Err(failure) => refuse(&connection, failure, is_connect, record, in_flight),
+    };
+    if connection.drain.phase() >= Phase::Closing
+        && !response.status().is_informational()
+        && !is_connect
+    {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// The response for a failed request.
+fn refuse(
+    connection: &Connection,
+    failure: Failure,
+    is_connect: bool,
+    mut record: AccessRecord,
+    in_flight: InFlight,
+) -> Response<ResponseBody> {
+    let via = &connection.proxy.config.via;
+    let mut response = respond::response(&failure, record.target(), record.trace_id(), via);
+    // What follows a refused CONNECT may be tunnel data already, which is not to be read as
+    // requests. After a 407 the client tries again on the same connection, and some insist on it.
+    if is_connect && failure.reason != Reason::AuthRequired {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    record.refused(failure.reason, failure.detail);
+    response.map(|content| ResponseBody::own(content, record, in_flight))
+}
+
+/// Sets what every socket of the data path has: small writes leave at once, dead peers are found.
+fn tune(socket: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    socket.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, PROBE_AFTER)?;
+    sockopt::set_tcp_keepintvl(socket, PROBE_AFTER / 4)?;
+    Ok(())
+}
+
+/// Whether an error says that this process, or the host, has no descriptor left.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    error
+        .raw_os_error()
+        .is_some_and(|code| [Errno::MFILE, Errno::NFILE].contains(&Errno::from_raw_os_error(code)))
+}

@@ -1,0 +1,251 @@
+//! Content on its way through: streamed, counted, never collected.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::client::{InFlight, Progress};
+use super::pool::Lease;
+use crate::access::{AccessRecord, Traffic};
+use crate::metrics::Direction;
+
+/// How long content is held back for an upstream that answers `Expect: 100-continue` neither way.
+///
+/// RFC 9110 §10.1.1 forbids waiting for ever; a second is what curl waits for as a client.
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The content of a response to the client.
+///
+/// It carries the account of its request, which is settled when the content has been handed on
+/// or given up.
+#[derive(Debug)]
+pub(crate) struct ResponseBody {
+    content: Content,
+    record: AccessRecord,
+    _in_flight: InFlight,
+}
+
+#[derive(Debug)]
+enum Content {
+    Own(Option<Bytes>),
+    Upstream(Lease),
+    Broken(Option<hyper::Error>),
+}
+
+impl ResponseBody {
+    /// Content of the gateway's own.
+    pub(crate) fn own(bytes: Bytes, record: AccessRecord, in_flight: InFlight) -> Self {
+        let bytes = Some(bytes).filter(|bytes| !bytes.is_empty());
+        Self {
+            content: Content::Own(bytes),
+            record,
+            _in_flight: in_flight,
+        }
+    }
+
+    /// Content that streams from the upstream.
+    pub(crate) fn upstream(lease: Lease, record: AccessRecord, in_flight: InFlight) -> Self {
+        Self {
+            content: Content::Upstream(lease),
+            record,
+            _in_flight: in_flight,
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
+        match &mut this.content {
+            Content::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Upstream(lease) => match std::task::ready!(lease.poll_frame(cx)) {
+                Some(Err(error)) => {
+                    this.record.failed(
+                        super::forward::classify(&error),
+                        format!("within the response: {error}"),
+                    );
+                    this.content = Content::Broken(Some(error));
+                    // hyper drops what it holds when the content fails, so it gets a turn to
+                    // send that first.
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                frame => Poll::Ready(frame),
+            },
+            Content::Broken(error) => Poll::Ready(error.take().map(Err)),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Own(bytes) => bytes.is_none(),
+            Content::Upstream(lease) => lease.is_end_stream(),
+            Content::Broken(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Own(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64)
+            }
+            Content::Upstream(lease) => lease.size_hint(),
+            Content::Broken(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// The content of a request to the upstream.
+///
+/// hyper tells a client that expects `100 (Continue)` to go on when its content is first asked
+/// for, so it is not asked for before the upstream wants it (RFC 9110 §10.1.1).
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    incoming: Option<Incoming>,
+    traffic: Arc<Traffic>,
+    /// The connection the content comes from; none for a request without any.
+    upload: Option<Arc<Progress>>,
+    gate: Option<Gate>,
+}
+
+impl RequestBody {
+    /// No content: a request that can be sent again.
+    pub(crate) fn empty(traffic: Arc<Traffic>) -> Self {
+        Self {
+            incoming: None,
+            traffic,
+            upload: None,
+            gate: None,
+        }
+    }
+
+    /// Content that streams from the client.
+    pub(crate) fn streaming(
+        incoming: Incoming,
+        traffic: Arc<Traffic>,
+        progress: &Arc<Progress>,
+    ) -> Self {
+        progress.upload_begun();
+        let upload = Some(Arc::clone(progress));
+        Self {
+            incoming: Some(incoming),
+            traffic,
+            upload,
+            gate: None,
+        }
+    }
+
+    /// Whether there is nothing to send, so that the request can be made again.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.incoming.is_none()
+    }
+
+    /// Holds the content back until the returned handle opens, or patience runs out.
+    pub(crate) fn hold_back(&mut self) -> Arc<Continue> {
+        let open = Arc::new(Continue::default());
+        self.gate = Some(Gate {
+            open: Arc::clone(&open),
+            patience: Box::pin(tokio::time::sleep(CONTINUE_PATIENCE)),
+        });
+        open
+    }
+
+    fn end_upload(&mut self) {
+        if let Some(progress) = self.upload.take() {
+            progress.upload_ended();
+        }
+    }
+
+    /// The counts this content adds to.
+    pub(crate) fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        self.end_upload();
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
+        if let Some(gate) = &mut this.gate {
+            std::task::ready!(gate.poll_open(cx));
+            this.gate = None;
+        }
+        let Some(incoming) = &mut this.incoming else {
+            return Poll::Ready(None);
+        };
+        let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            this.traffic.count(Direction::ClientToUpstream, data.len());
+        }
+        if matches!(polled, Poll::Ready(None)) || incoming.is_end_stream() {
+            this.end_upload();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}
+
+/// Opens when the upstream says `100 (Continue)`.
+#[derive(Debug, Default)]
+pub(crate) struct Continue {
+    said: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Continue {
+    pub(crate) fn say(&self) {
+        self.said.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+#[derive(Debug)]
+struct Gate {
+    open: Arc<Continue>,
+    patience: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Gate {
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.open.waker.register(cx.waker());
+        if self.open.said.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        self.patience.as_mut().poll(cx)
+    }
+}

@@ -1,0 +1,230 @@
+//! Dialling: the only outbound socket, opened to vetted addresses only (RFC 8305).
+//!
+//! [`Dialer::dial`] takes a [`Permit`], which only the policy can make, and asks it about each
+//! address right before the connection attempt: the address that was checked is the address
+//! that is dialled.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::time::Instant;
+
+use super::respond::Failure;
+use crate::policy::Permit;
+use crate::reason::Reason;
+
+/// Time between two connection attempts (RFC 8305 §5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Opens connections to upstreams.
+#[derive(Debug)]
+pub struct Dialer {
+    /// For all addresses of one target together.
+    timeout: Duration,
+    /// Ports the gateway itself listens on.
+    own_ports: Vec<u16>,
+}
+
+impl Dialer {
+    /// A dialer that gives up after `timeout` and never dials a local address at `own_ports`.
+    #[must_use]
+    pub fn new(timeout: Duration, own_ports: Vec<u16>) -> Self {
+        Self { timeout, own_ports }
+    }
+
+    /// Connects to the first of the addresses that answers, among those the permit admits.
+    pub(crate) async fn dial(
+        &self,
+        permit: &Permit,
+        addresses: &[IpAddr],
+        port: u16,
+    ) -> Result<(TcpStream, SocketAddr), Failure> {
+        let vetted = self.vet(permit, addresses, port).await?;
+        let deadline = Instant::now() + self.timeout;
+        match vetted.as_slice() {
+            [only] => {
+                let attempt = tokio::time::timeout_at(deadline, attempt(*only));
+                let connected = attempt.await.map_err(|_| self.timed_out(&vetted))?;
+                Ok((connected.map_err(|error| failed(*only, &error))?, *only))
+            }
+            several => match tokio::time::timeout_at(deadline, race(several)).await {
+                Ok(connected) => connected,
+                Err(_) => Err(self.timed_out(several)),
+            },
+        }
+    }
+
+    /// The addresses that may be dialled, in the order to try them.
+    async fn vet(
+        &self,
+        permit: &Permit,
+        addresses: &[IpAddr],
+        port: u16,
+    ) -> Result<Vec<SocketAddr>, Failure> {
+        let mut prohibited = None;
+        let mut admitted = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            match permit.admits(*address) {
+                Ok(()) => admitted.push(*address),
+                Err(verdict) => prohibited = Some(verdict),
+            }
+        }
+        if let (true, Some(verdict)) = (admitted.is_empty(), prohibited) {
+            return Err(Failure::new(Reason::AddressProhibited, verdict.to_string()));
+        }
+        let ordered: Vec<_> = interleave(&admitted)
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, port))
+            .collect();
+        if self.own_ports.contains(&port) {
+            for address in &ordered {
+                if is_local(*address).await {
+                    let detail = format!("{address} is this gateway");
+                    return Err(Failure::new(Reason::LoopDetected, detail));
+                }
+            }
+        }
+        Ok(ordered)
+    }
+
+    fn timed_out(&self, addresses: &[SocketAddr]) -> Failure {
+        let detail = format!("{addresses:?}: no connection within {:?}", self.timeout);
+        Failure::new(Reason::ConnectionTimeout, detail)
+    }
+}
+
+/// Tries one address after another, the next when one fails or is slow (RFC 8305 §5).
+async fn race(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), Failure> {
+    let mut waiting = addresses.iter().copied();
+    let mut attempts = FuturesUnordered::new();
+    let mut worst: Option<Failure> = None;
+    loop {
+        let next = waiting.next();
+        let is_last = next.is_none();
+        if let Some(address) = next {
+            attempts.push(async move { (address, attempt(address).await) });
+        }
+        let pause = tokio::time::sleep(ATTEMPT_DELAY);
+        tokio::pin!(pause);
+        // Until a failure or the delay calls for the next address; after the last, until all ended.
+        loop {
+            tokio::select! {
+                ended = attempts.next() => match ended {
+                    Some((address, Ok(stream))) => return Ok((stream, address)),
+                    Some((address, Err(error))) => {
+                        let failure = failed(address, &error);
+                        worst = Some(match worst {
+                            Some(other) if rank(other.reason) >= rank(failure.reason) => other,
+                            _ => failure,
+                        });
+                        if !is_last { break; }
+                    }
+                    None if is_last => {
+                        return Err(worst.unwrap_or_else(|| {
+                            Failure::new(Reason::DnsNotFound, "no address to dial".to_owned())
+                        }));
+                    }
+                    None => break,
+                },
+                () = &mut pause, if !is_last => break,
+            }
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that dials, behind a permit"
+)]
+async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    let stream = socket.connect(address).await?;
+    super::tune(&stream)?;
+    Ok(stream)
+}
+
+/// Families take turns, IPv6 first (RFC 8305 §4, first address family count 1).
+fn interleave(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let mut v6 = addresses.iter().copied().filter(IpAddr::is_ipv6);
+    let mut v4 = addresses.iter().copied().filter(IpAddr::is_ipv4);
+    let mut ordered = Vec::with_capacity(addresses.len());
+    loop {
+        match (v6.next(), v4.next()) {
+            (None, None) => return ordered,
+            (six, four) => ordered.extend(six.into_iter().chain(four)),
+        }
+    }
+}
+
+/// Whether an address belongs to this host: the kernel would send to it from itself.
+///
+/// Connecting a UDP socket asks the routing table and sends nothing.
+async fn is_local(address: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    if ip.is_loopback() || ip.is_unspecified() {
+        return true;
+    }
+    let any = if address.is_ipv4() {
+        IpAddr::from(Ipv4Addr::UNSPECIFIED)
+    } else {
+        IpAddr::from(Ipv6Addr::UNSPECIFIED)
+    };
+    let Ok(probe) = UdpSocket::bind((any, 0)).await else {
+        return false;
+    };
+    probe.connect(address).await.is_ok()
+        && probe
+            .local_addr()
+            .is_ok_and(|own| own.ip().to_canonical() == ip)
+}
+
+/// Which of several failures tells most about the target: an answer before a silence before
+/// a family that has no route here.
+fn rank(reason: Reason) -> u8 {
+    if reason == Reason::ConnectionRefused {
+        3
+    } else if reason == Reason::ConnectionReset {
+        2
+    } else {
+        u8::from(reason == Reason::ConnectionTimeout)
+    }
+}
+
+fn failed(address: SocketAddr, error: &io::Error) -> Failure {
+    use io::ErrorKind as Kind;
+    let kind = error.kind();
+    let reason = if kind == Kind::ConnectionRefused {
+        Reason::ConnectionRefused
+    } else if kind == Kind::ConnectionReset {
+        Reason::ConnectionReset
+    } else if kind == Kind::TimedOut {
+        Reason::ConnectionTimeout
+    } else if super::is_out_of_descriptors(error) {
+        Reason::ConnectionLimit
+    } else {
+        // No route, no such family here, or a local firewall that says no.
+        Reason::DestinationUnreachable
+    };
+    Failure::new(reason, format!("{address}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns_with_ipv6_first_rfc8305_4() {
+        let [a, b, c]: [IpAddr; 3] =
+            ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|a| a.parse().unwrap());
+        let [x, y]: [IpAddr; 2] = ["2001:db8::1", "2001:db8::2"].map(|a| a.parse().unwrap());
+        assert_eq!(interleave(&[a, b, c, x, y]), [x, a, y, b, c]);
+        assert_eq!(interleave(&[a, b]), [a, b]);
+    }
+}

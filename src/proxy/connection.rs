@@ -1,0 +1,307 @@
+//! One client's connection: HTTP until the client leaves, is refused, or becomes a tunnel.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::admission::Admitted;
+use super::body::ResponseBody;
+use super::client::{ClientStream, Progress, Waiting};
+use super::respond::{self, Failure};
+use super::tunnel::Takeover;
+use super::{Proxy, handle, relay};
+use crate::access::{AccessRecord, TraceId};
+use crate::drain::{Drain, Phase};
+use crate::metrics::{ActiveGuard, ListenerKind};
+use crate::policy::{Access, Client, Permit};
+use crate::reason::Reason;
+use crate::target::Target;
+
+/// How long a connection accepted before the drain may take to send its first request.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a client may take to read an answer that ends its connection.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// One client's connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) client: SocketAddr,
+    identity: Client,
+    pub(super) progress: Arc<Progress>,
+    pub(super) drain: Drain,
+    takeover: OnceLock<Takeover>,
+}
+
+impl Connection {
+    /// Asks the policy; a refusal is noted with the rule behind it.
+    pub(super) fn authorize(
+        &self,
+        target: &Target,
+        access: Access<'_>,
+        record: &mut AccessRecord,
+    ) -> Result<Permit, Failure> {
+        let in_force = self.proxy.enforced.load();
+        match in_force.policy().authorize(&self.identity, target, access) {
+            Ok(permit) => {
+                record.permitted(&permit, in_force.rule_metrics(permit.rule_id()));
+                Ok(permit)
+            }
+            Err(denial) => {
+                record.denied(&denial);
+                Err(Failure::new(denial.reason(), denial.to_string()))
+            }
+        }
+    }
+
+    /// Leaves the connected upstream for when the client has its answer.
+    pub(super) fn hand_over(&self, takeover: Takeover) {
+        // Only the last request of a connection can be one that ends HTTP on it.
+        let _ = self.takeover.set(takeover);
+    }
+}
+
+/// Speaks HTTP with one client until it leaves, is refused, or becomes a tunnel.
+pub(super) async fn serve(
+    proxy: Arc<Proxy>,
+    socket: TcpStream,
+    client: SocketAddr,
+    drain: Drain,
+    admitted: Admitted,
+) {
+    let held = Held {
+        _counted: proxy.metrics.connection(ListenerKind::Proxy),
+        _admitted: admitted,
+    };
+    let progress = Arc::new(Progress::new());
+    let connection = Arc::new(Connection {
+        proxy: Arc::clone(&proxy),
+        client,
+        identity: Client {
+            address: client.ip(),
+            name: None,
+        },
+        progress: Arc::clone(&progress),
+        drain: drain.clone(),
+        takeover: OnceLock::new(),
+    });
+    let stream = TokioIo::new(ClientStream::new(socket, Arc::clone(&progress)));
+    let mut http = http1::Builder::new()
+        .max_header_size(proxy.config.max_header_bytes)
+        // The timeouts are kept here: hyper's would not be answered.
+        .header_read_timeout(None)
+        .serve_connection(stream, Requests(Arc::clone(&connection)));
+    let ended = tokio::select! {
+        ended = drive(&mut http, &progress, drain) => ended,
+        () = client_timed_out(&proxy, &progress) => Ended::TimedOut,
+    };
+    let parts = http.into_parts();
+    drop(parts.service);
+    let takeover =
+        Arc::into_inner(connection).and_then(|connection| connection.takeover.into_inner());
+    let socket = parts.io.into_inner().into_socket();
+    let ending = Ending {
+        socket,
+        read: parts.read_buf,
+        takeover,
+        progress,
+        held,
+    };
+    ending.conclude(&proxy, ended).await;
+}
+
+/// The requests of one connection, as hyper hands them over.
+struct Requests(Arc<Connection>);
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        Box::pin(handle(Arc::clone(&self.0), request))
+    }
+}
+
+/// Polls HTTP to its end, through the phases of a drain.
+async fn drive(
+    http: &mut http1::Connection<TokioIo<ClientStream>, Requests>,
+    progress: &Progress,
+    mut drain: Drain,
+) -> Ended {
+    tokio::select! {
+        ended = poll_fn(|cx| http.poll_without_shutdown(cx)) => return Ended::of(ended, progress),
+        () = drain.reaches(Phase::Closing) => {}
+    }
+    if !progress.has_served() {
+        // It was accepted, so its first request is as good as here; hyper would close at once.
+        tokio::select! {
+            ended = poll_fn(|cx| http.poll_without_shutdown(cx)) => return Ended::of(ended, progress),
+            () = tokio::time::sleep(FIRST_REQUEST_GRACE) => {}
+        }
+    }
+    Pin::new(&mut *http).graceful_shutdown();
+    tokio::select! {
+        ended = poll_fn(|cx| http.poll_without_shutdown(cx)) => Ended::of(ended, progress),
+        () = drain.reaches(Phase::Over) => Ended::Gone,
+    }
+}
+
+/// How HTTP on a connection came to its end.
+#[derive(Debug)]
+enum Ended {
+    /// Regularly: closed, or handed over to a tunnel.
+    Done,
+    /// A head could not be parsed, and the client is to be told.
+    Unparsed(Failure),
+    /// The client took too long.
+    TimedOut,
+    /// The client is gone, or cannot be told anything any more.
+    Gone,
+}
+
+impl Ended {
+    fn of(result: hyper::Result<()>, progress: &Progress) -> Self {
+        let Err(error) = result else {
+            return Self::Done;
+        };
+        if !error.is_parse() || progress.was_answered_by_hyper() {
+            return Self::Gone;
+        }
+        let reason = if error.is_parse_too_large() {
+            Reason::HeaderTooLarge
+        } else {
+            Reason::BadRequest
+        };
+        Self::Unparsed(Failure::new(reason, format!("{error}.")))
+    }
+}
+
+/// What a connection counts for while it is open, as HTTP or as a tunnel.
+#[derive(Debug)]
+pub(crate) struct Held {
+    _counted: ActiveGuard,
+    _admitted: Admitted,
+}
+
+/// A connection on which HTTP has ended.
+struct Ending {
+    socket: TcpStream,
+    /// Bytes behind the last head.
+    read: Bytes,
+    takeover: Option<Takeover>,
+    progress: Arc<Progress>,
+    held: Held,
+}
+
+impl Ending {
+    /// Starts the tunnel, or answers what hyper could not, and closes without cutting the answer
+    /// off.
+    async fn conclude(self, proxy: &Proxy, ended: Ended) {
+        let Self {
+            socket,
+            read,
+            takeover,
+            progress,
+            held,
+        } = self;
+        match (ended, takeover) {
+            (Ended::Done, Some(takeover)) if progress.is_flushed() => {
+                takeover.start(proxy, socket, read, held);
+            }
+            // The answer is not out: what follows it would be garbled.
+            (_, Some(_)) => relay::reset(&socket),
+            (Ended::Done, None) => linger(&socket, progress.client_finished()).await,
+            (Ended::Unparsed(failure), None) => {
+                proxy.metrics.count_rejected(failure.reason);
+                refuse(proxy, &socket, &failure).await;
+            }
+            (Ended::TimedOut, None) => {
+                // A connection that said nothing, or has had its answers, is just closed.
+                if let Waiting::Head(_) = progress.waiting() {
+                    let failure = Failure::new(Reason::HeaderTimeout, String::new());
+                    proxy.metrics.count_rejected(failure.reason);
+                    refuse(proxy, &socket, &failure).await;
+                }
+            }
+            (Ended::Gone, None) if progress.close_would_deceive() => relay::reset(&socket),
+            (Ended::Gone, None) => {}
+        }
+    }
+}
+
+/// Answers a connection on which no request was parsed.
+pub(super) async fn refuse(proxy: &Proxy, socket: &TcpStream, failure: &Failure) {
+    let trace_id = TraceId::random();
+    if proxy.config.access_log {
+        tracing::info!(
+            target: "access",
+            {
+            client.address = socket.peer_addr().ok().map(|peer| peer.ip().to_canonical().to_string()),
+            http.response.status_code = failure.reason.status().as_u16(),
+            result = "failed",
+            reason = failure.reason.label(),
+            detail = failure.detail,
+            %trace_id,
+            },
+            "connection refused"
+        );
+    }
+    let answer = respond::raw(failure, trace_id, &proxy.config.via);
+    // It fits a fresh socket's buffer; a client that does not even take that is not worth waiting for.
+    if socket.writable().await.is_ok() && socket.try_write(&answer).is_ok() {
+        linger(socket, false).await;
+    }
+}
+
+/// Closes our side and reads on for a moment: closing with unread bytes would be a reset, which
+/// takes the answer from a client that is still sending (RFC 9112 §9.6).
+async fn linger(socket: &TcpStream, client_finished: bool) {
+    let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Write);
+    if client_finished {
+        return;
+    }
+    let drained = async {
+        let mut scrap = [0; 4096];
+        while socket.readable().await.is_ok() {
+            match socket.try_read(&mut scrap) {
+                Ok(0) => return,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+                Ok(_) | Err(_) => {}
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, drained).await;
+}
+
+/// Resolves when the client has had its time, for a head or between two requests.
+async fn client_timed_out(proxy: &Proxy, progress: &Progress) {
+    let head = proxy.config.header_timeout;
+    let keep_alive = proxy.config.keepalive_timeout;
+    // What is waited for may change right after a look, so none is later than any timeout.
+    let shorter = head.min(keep_alive);
+    loop {
+        let left = match progress.waiting() {
+            Waiting::Busy => shorter,
+            Waiting::Head(since) | Waiting::First(since) => head.saturating_sub(since),
+            Waiting::Next(since) => keep_alive.saturating_sub(since),
+        };
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(shorter)).await;
+    }
+}

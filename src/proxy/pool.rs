@@ -1,0 +1,288 @@
+//! Kept-alive upstream connections.
+//!
+//! A connection has no task of its own: whoever uses it drives it, in the task of the request it
+//! serves, so an exchange costs no switch between tasks and an idle connection costs no memory but
+//! its own. What the upstream did to an idle connection is seen when it is next taken or swept.
+//!
+//! Every request is authorised before it gets here, and a kept connection is used only if the
+//! permit of that request admits its address, and DNS still names it.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossbeam_queue::ArrayQueue;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::body::RequestBody;
+use crate::access::Traffic;
+use crate::metrics::{ActiveGuard, Direction, Metrics};
+use crate::policy::Permit;
+use crate::target::Target;
+
+/// Idle connections kept for one destination; more than this many at once were a burst.
+const KEPT_PER_TARGET: usize = 64;
+
+type Driver = Connection<TokioIo<TcpStream>, RequestBody>;
+
+/// Idle upstream connections by destination.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    idle: papaya::HashMap<Target, Arc<ArrayQueue<Idle>>>,
+    keep_for: Duration,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    upstream: Box<Upstream>,
+    since: Instant,
+    _counted: ActiveGuard,
+}
+
+impl Pool {
+    pub(crate) fn new(keep_for: Duration, metrics: Arc<Metrics>) -> Self {
+        Self {
+            idle: papaya::HashMap::new(),
+            keep_for,
+            metrics,
+        }
+    }
+
+    /// A kept connection to the target that still lives and may still be used.
+    pub(crate) fn take(&self, target: &Target, permit: &Permit) -> Option<Box<Upstream>> {
+        let kept = Arc::clone(self.idle.pin().get(target)?);
+        while let Some(Idle {
+            mut upstream,
+            since,
+            ..
+        }) = kept.pop()
+        {
+            if since.elapsed() < self.keep_for
+                && permit.admits(upstream.address.ip()).is_ok()
+                && upstream.is_alive()
+            {
+                return Some(upstream);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose exchange is over.
+    pub(crate) fn put(&self, target: Target, upstream: Box<Upstream>) {
+        let idle = Idle {
+            upstream,
+            since: Instant::now(),
+            _counted: ActiveGuard::new(&self.metrics.pool.idle),
+        };
+        let map = self.idle.pin();
+        let kept = map.get_or_insert_with(target, || Arc::new(ArrayQueue::new(KEPT_PER_TARGET)));
+        // Over the bound the oldest goes: it is the one the upstream will close first.
+        kept.force_push(idle);
+    }
+
+    /// Closes what has been idle for too long, what the upstream closed, and what `keep` denies.
+    pub(crate) fn sweep(&self, keep: impl Fn(&Target, SocketAddr) -> bool) {
+        let map = self.idle.pin();
+        for (target, kept) in &map {
+            for _ in 0..kept.len() {
+                let Some(mut idle) = kept.pop() else { break };
+                if idle.since.elapsed() < self.keep_for
+                    && keep(target, idle.upstream.address)
+                    && idle.upstream.is_alive()
+                {
+                    kept.force_push(idle);
+                }
+            }
+            if kept.is_empty() {
+                map.remove(target);
+            }
+        }
+    }
+}
+
+/// One connection to an upstream.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    sender: SendRequest<RequestBody>,
+    driver: Driver,
+    /// The peer.
+    pub(crate) address: SocketAddr,
+    /// Until when DNS said that the peer is the target.
+    pub(crate) valid_until: Instant,
+    /// Whether it has carried a request before.
+    pub(crate) reused: bool,
+}
+
+/// Why an exchange came to nothing.
+#[derive(Debug)]
+pub(crate) struct ExchangeError {
+    pub(crate) error: hyper::Error,
+    /// The request, when nothing of it was sent.
+    pub(crate) unsent: Option<Box<Request<RequestBody>>>,
+}
+
+impl Upstream {
+    /// Speaks HTTP/1.1 over a connection that was just dialled.
+    pub(crate) async fn new(
+        socket: TcpStream,
+        address: SocketAddr,
+        valid_until: Instant,
+    ) -> Result<Box<Self>, hyper::Error> {
+        let (sender, driver) = http1::Builder::new()
+            .handshake(TokioIo::new(socket))
+            .await?;
+        Ok(Box::new(Self {
+            sender,
+            driver,
+            address,
+            valid_until,
+            reused: false,
+        }))
+    }
+
+    /// Sends a request and drives the connection until the response head is there.
+    pub(crate) async fn exchange(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, ExchangeError> {
+        let mut response = std::pin::pin!(self.sender.try_send_request(request));
+        let mut ended = false;
+        std::future::poll_fn(|cx| {
+            // The driver first: it writes the request, and hands over the response.
+            if !ended
+                && let Poll::Ready(_result) = Pin::new(&mut self.driver).poll_without_shutdown(cx)
+            {
+                // Its error is told to the waiting response.
+                ended = true;
+            }
+            response.as_mut().poll(cx)
+        })
+        .await
+        .map_err(|mut refused| ExchangeError {
+            unsent: refused.take_message().map(Box::new),
+            error: refused.into_error(),
+        })
+    }
+
+    /// The socket and what was read from it, after a 101 has ended HTTP on it.
+    pub(crate) async fn into_switched(mut self) -> Result<(TcpStream, Bytes), hyper::Error> {
+        std::future::poll_fn(|cx| self.driver.poll_without_shutdown(cx)).await?;
+        let parts = self.driver.into_parts();
+        Ok((parts.io.into_inner(), parts.read_buf))
+    }
+
+    /// Whether the upstream has neither closed the idle connection nor sent anything on it.
+    fn is_alive(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        Pin::new(&mut self.driver)
+            .poll_without_shutdown(&mut cx)
+            .is_pending()
+            && self.sender.is_ready()
+    }
+}
+
+/// The response of an upstream, and the connection it comes on, which goes back to the pool when
+/// the response has been read whole.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    incoming: Incoming,
+    upstream: Option<(Arc<Pool>, Target, Box<Upstream>)>,
+    traffic: Arc<Traffic>,
+    _busy: ActiveGuard,
+}
+
+impl Lease {
+    /// `uploading` tells whether the response began before the request was sent whole. Then the
+    /// upload must go on whether or not the client reads the response, so the connection gets a
+    /// task of its own and is not kept.
+    pub(crate) fn new(
+        pool: &Arc<Pool>,
+        target: &Target,
+        upstream: Box<Upstream>,
+        incoming: Incoming,
+        traffic: Arc<Traffic>,
+        uploading: bool,
+    ) -> Self {
+        let busy = ActiveGuard::new(&pool.metrics.pool.busy);
+        let upstream = if uploading {
+            tokio::spawn(upstream.driver);
+            None
+        } else {
+            Some((Arc::clone(pool), target.clone(), upstream))
+        };
+        let mut lease = Self {
+            incoming,
+            upstream,
+            traffic,
+            _busy: busy,
+        };
+        if lease.incoming.is_end_stream() {
+            lease.give_back(&mut Context::from_waker(Waker::noop()));
+        }
+        lease
+    }
+
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if polled.is_pending()
+            && let Some((_, _, upstream)) = &mut self.upstream
+        {
+            if Pin::new(&mut upstream.driver)
+                .poll_without_shutdown(cx)
+                .is_ready()
+            {
+                // Closed: what was read before is still to be had, and then its end or error.
+                self.upstream = None;
+            }
+            polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        }
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    self.traffic.count(Direction::UpstreamToClient, data.len());
+                }
+                if self.incoming.is_end_stream() {
+                    self.give_back(cx);
+                }
+            }
+            Poll::Ready(Some(Err(_))) => self.upstream = None,
+            Poll::Ready(None) => self.give_back(cx),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+
+    fn give_back(&mut self, cx: &mut Context<'_>) {
+        let Some((pool, target, mut upstream)) = self.upstream.take() else {
+            return;
+        };
+        // One more turn, in which the connection notes the end of the response.
+        let open = Pin::new(&mut upstream.driver)
+            .poll_without_shutdown(cx)
+            .is_pending();
+        if open && upstream.sender.is_ready() {
+            upstream.reused = true;
+            pool.put(target, upstream);
+        }
+    }
+}

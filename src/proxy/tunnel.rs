@@ -1,0 +1,126 @@
+//! Tunnels: asked for by `CONNECT` (RFC 9110 §9.3.6) or come to by a protocol switch (§7.8).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, Request};
+use hyper::body::Incoming;
+use tokio::net::TcpStream;
+
+use super::Proxy;
+use super::connection::{Connection, Held};
+use super::relay::{self, Early, relay};
+use super::respond::Failure;
+use crate::access::AccessRecord;
+use crate::policy::{Access, Permit};
+use crate::reason::Reason;
+use crate::target::Target;
+use crate::tunnels::{Opening, TunnelRecord};
+
+/// A connected upstream that takes over from HTTP once the client has its answer.
+#[derive(Debug)]
+pub(crate) struct Takeover {
+    upstream: TcpStream,
+    from_upstream: Bytes,
+    opening: Opening,
+}
+
+/// Answers `CONNECT`: dials first, so that a 200 means the upstream is there.
+pub(crate) async fn connect(
+    connection: &Connection,
+    request: &Request<Incoming>,
+    record: &mut AccessRecord,
+) -> Result<(), Failure> {
+    if has_content(request.headers()) {
+        return Err(Failure::bad_request(
+            "CONNECT has no content (RFC 9110 section 9.3.6).",
+        ));
+    }
+    let authority = request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str());
+    let target =
+        Target::from_authority(authority.unwrap_or_default()).map_err(Failure::bad_request)?;
+    record.set_target(target.clone());
+    let permit = connection.authorize(&target, Access::Connect, record)?;
+    let (upstream, address, _) = connection.proxy.reach(&permit, &target, record).await?;
+    let takeover = Takeover::new(connection, record, &permit, target, upstream, address)?;
+    connection.hand_over(takeover);
+    Ok(())
+}
+
+impl Takeover {
+    pub(crate) fn new(
+        connection: &Connection,
+        record: &mut AccessRecord,
+        permit: &Permit,
+        target: Target,
+        upstream: TcpStream,
+        address: SocketAddr,
+    ) -> Result<Self, Failure> {
+        let traffic = record
+            .count_traffic()
+            .ok_or_else(|| Failure::new(Reason::Internal, "a tunnel without a rule".to_owned()))?;
+        let opening = Opening {
+            client: connection.client,
+            target,
+            upstream: address,
+            rule: Arc::clone(permit.rule()),
+            traffic,
+            trace_id: record.trace_id(),
+        };
+        Ok(Self {
+            upstream,
+            from_upstream: Bytes::new(),
+            opening,
+        })
+    }
+
+    /// Bytes that the upstream sent right behind its 101.
+    pub(crate) fn with_early_bytes(mut self, from_upstream: Bytes) -> Self {
+        self.from_upstream = from_upstream;
+        self
+    }
+
+    /// Starts the tunnel in a task of its own, which is small: the one that spoke HTTP is not.
+    pub(crate) fn start(self, proxy: &Proxy, client: TcpStream, from_client: Bytes, held: Held) {
+        let record = proxy.tunnels.open(self.opening);
+        let early = Early {
+            from_client,
+            from_upstream: self.from_upstream,
+        };
+        tokio::spawn(run(client, self.upstream, early, record, held));
+    }
+}
+
+async fn run(
+    client: TcpStream,
+    upstream: TcpStream,
+    early: Early,
+    mut record: TunnelRecord,
+    _held: Held,
+) {
+    let end = tokio::select! {
+        biased;
+        end = record.tunnel().asked_to_end() => {
+            // Both sides learn that this is no regular end of their data.
+            relay::reset(&client);
+            relay::reset(&upstream);
+            end
+        }
+        end = relay(&client, &upstream, early, record.tunnel()) => end,
+    };
+    // Both sockets are gone before the tunnel is accounted for as ended.
+    drop((client, upstream));
+    record.ended(end);
+}
+
+fn has_content(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING)
+        || headers
+            .get(CONTENT_LENGTH)
+            .is_some_and(|length| length.as_bytes() != b"0")
+}

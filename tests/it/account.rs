@@ -1,0 +1,81 @@
+use std::time::Duration;
+
+use hickory_resolver::proto::op::ResponseCode;
+
+use crate::harness::dns::{Answer, DnsServer};
+use crate::harness::origin::Origin;
+use crate::harness::{TestProxy, connect_head, read_head, read_to_end, send};
+
+#[tokio::test]
+async fn a_request_whose_client_goes_away_is_accounted_once() {
+    let mut origin = Origin::scripted(|mut stream, seen| async move {
+        let _ = seen.send(read_head(&mut stream).await);
+        read_to_end(&mut stream).await;
+        let _ = seen.send("upstream connection closed".to_owned());
+    })
+    .await;
+    let proxy = TestProxy::builder()
+        .allow("origin.test:*")
+        .with(|config| config.response_timeout = Duration::from_secs(60))
+        .start()
+        .await;
+    let mut client = proxy.connect().await;
+    let port = origin.port();
+    let request = format!("GET http://origin.test:{port}/ HTTP/1.1\r\nHost: x\r\n\r\n");
+    send(&mut client, request.as_bytes()).await;
+    origin.received().await;
+    client.set_zero_linger().unwrap();
+    drop(client);
+    assert_eq!(origin.received().await, "upstream connection closed");
+    proxy
+        .shows("outgate_requests_total{kind=\"forward\",reason=\"client_closed\",result=\"failed\",rule=\"origin.test:*\"} 1")
+        .await;
+    proxy
+        .shows("outgate_pool_connections{state=\"busy\"} 0")
+        .await;
+}
+
+#[tokio::test]
+async fn a_thousand_destinations_under_one_wildcard_add_no_series() {
+    let server = DnsServer::start(|_, _| Answer::Fails(ResponseCode::NXDomain)).await;
+    let proxy = TestProxy::builder()
+        .allow("*.origin.test:*")
+        .with(|config| config.dns_servers = vec![server.address])
+        .start()
+        .await;
+    let request = connect_head("first.origin.test:443");
+    proxy.ask(&request).await;
+    let series = |metrics: String| {
+        metrics
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .count()
+    };
+    let before = series(proxy.metrics().await);
+    for number in 0..1000 {
+        let answer = proxy
+            .ask(&connect_head(&format!("host{number}.origin.test:443")))
+            .await;
+        assert!(answer.starts_with("HTTP/1.1 50"), "{answer}");
+    }
+    assert_eq!(series(proxy.metrics().await), before);
+}
+
+#[tokio::test]
+async fn a_refusal_counts_as_denied_and_a_failure_as_failed() {
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    proxy.ask(&connect_head("evil.test:443")).await;
+    proxy.ask(&connect_head("origin.test:9")).await;
+    proxy
+        .shows("outgate_requests_total{kind=\"connect\",reason=\"host_not_allowed\",result=\"denied\",rule=\"\"} 1")
+        .await;
+    proxy
+        .shows("outgate_requests_total{kind=\"connect\",reason=\"connection_refused\",result=\"failed\",rule=\"origin.test:*\"} 1")
+        .await;
+    proxy
+        .shows("outgate_request_duration_seconds_count{kind=\"connect\",result=\"denied\"} 1")
+        .await;
+    proxy
+        .shows("outgate_connect_duration_seconds_count{result=\"connection_refused\"} 1")
+        .await;
+}

@@ -1,0 +1,141 @@
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hickory_resolver::proto::op::ResponseCode;
+
+use crate::harness::dns::{Answer, DnsServer};
+use crate::harness::origin::Origin;
+use crate::harness::{Builder, TestProxy, connect_head};
+
+const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
+
+fn builder(server: &DnsServer) -> Builder {
+    let address = server.address;
+    TestProxy::builder()
+        .allow("*.dns.test:*")
+        .with(move |config| {
+            config.dns_servers = vec![address];
+        })
+}
+
+#[tokio::test]
+async fn an_answer_is_cached_for_its_ttl() {
+    let origin = Origin::answering("").await;
+    let server = DnsServer::start(|_, _| Answer::Addresses(vec![LOOPBACK.into()], 60)).await;
+    let proxy = builder(&server).start().await;
+    for _ in 0..5 {
+        proxy.tunnel(&format!("a.dns.test:{}", origin.port())).await;
+    }
+    // A and AAAA, once each.
+    assert_eq!(server.asked(), 2);
+}
+
+#[tokio::test]
+async fn a_ttl_of_zero_is_asked_again_each_time() {
+    let origin = Origin::answering("").await;
+    let server = DnsServer::start(|_, _| Answer::Addresses(vec![LOOPBACK.into()], 0)).await;
+    let proxy = builder(&server).start().await;
+    for _ in 0..3 {
+        proxy.tunnel(&format!("a.dns.test:{}", origin.port())).await;
+    }
+    assert!(server.asked() >= 4, "{}", server.asked());
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_exist_is_said_to_and_remembered() {
+    let server = DnsServer::start(|_, _| Answer::Fails(ResponseCode::NXDomain)).await;
+    let proxy = builder(&server).start().await;
+    for _ in 0..3 {
+        let answer = proxy.ask(&connect_head("gone.dns.test:443")).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 502 egress failed: dns_not_found\r\n"),
+            "{answer}"
+        );
+        assert!(answer.contains("error=dns_error"), "{answer}");
+    }
+    assert_eq!(server.asked(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_fails_is_told_from_a_name_that_does_not_exist() {
+    let server = DnsServer::start(|_, _| Answer::Fails(ResponseCode::ServFail)).await;
+    let proxy = builder(&server).start().await;
+    let answer = proxy.ask(&connect_head("a.dns.test:443")).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 502 egress failed: dns_error\r\n"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_is_a_timeout() {
+    let server = DnsServer::start(|_, _| Answer::Silence).await;
+    let proxy = builder(&server)
+        .with(|config| config.dns_timeout = Duration::from_millis(100))
+        .start()
+        .await;
+    let answer = proxy.ask(&connect_head("a.dns.test:443")).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 504 egress failed: dns_timeout\r\n"),
+        "{answer}"
+    );
+    proxy
+        .shows("outgate_dns_lookup_duration_seconds_count{result=\"dns_timeout\"} 1")
+        .await;
+}
+
+#[tokio::test]
+async fn names_are_absolute_so_a_search_list_completes_none() {
+    let server = DnsServer::start(|name, _| {
+        assert_eq!(name, "short.dns.test");
+        Answer::Fails(ResponseCode::NXDomain)
+    })
+    .await;
+    let proxy = builder(&server).start().await;
+    proxy.ask(&connect_head("short.dns.test:443")).await;
+    assert_eq!(server.asked(), 2);
+}
+
+#[tokio::test]
+async fn of_a_mixed_answer_only_the_vetted_address_is_dialled() {
+    let origin = Origin::answering("").await;
+    let server = DnsServer::start(|_, _| {
+        let metadata: IpAddr = [169, 254, 169, 254].into();
+        Answer::Addresses(vec![metadata, LOOPBACK.into()], 60)
+    })
+    .await;
+    let proxy = builder(&server).start().await;
+    proxy.tunnel(&format!("a.dns.test:{}", origin.port())).await;
+}
+
+#[tokio::test]
+async fn an_address_that_does_not_answer_gives_way_to_the_next_rfc8305_5() {
+    let origin = Origin::answering("").await;
+    let server = DnsServer::start(|_, _| {
+        // IPv6 comes first; nothing listens there.
+        Answer::Addresses(vec!["::1".parse().unwrap(), LOOPBACK.into()], 60)
+    })
+    .await;
+    let proxy = builder(&server).start().await;
+    proxy.tunnel(&format!("a.dns.test:{}", origin.port())).await;
+}
+
+#[tokio::test]
+async fn a_kept_connection_is_left_when_dns_names_another_host() {
+    let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    // The name moves to a loopback address where nothing listens.
+    let server = DnsServer::start(|_, before| {
+        let host = if before < 2 { 1 } else { 77 };
+        Answer::Addresses(vec![[127, 0, 0, host].into()], 0)
+    })
+    .await;
+    let proxy = builder(&server).start().await;
+    let port = origin.port();
+    let request = format!("GET http://a.dns.test:{port}/ HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(proxy.ask(&request).await.starts_with("HTTP/1.1 200 "));
+    let answer = proxy.ask(&request).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 502 egress failed: connection_refused\r\n"),
+        "{answer}"
+    );
+}

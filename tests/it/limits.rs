@@ -1,0 +1,252 @@
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+
+use crate::harness::origin::{Origin, read_request};
+use crate::harness::{
+    TestProxy, connect_head, field, read_head, read_response, read_to_end, send, within,
+};
+
+const SHORT: Duration = Duration::from_millis(50);
+
+#[tokio::test]
+async fn over_the_connection_limit_a_client_is_told_to_retry() {
+    let proxy = TestProxy::builder()
+        .with(|config| config.max_connections = Some(2))
+        .start()
+        .await;
+    let first = proxy.connect().await;
+    let _second = proxy.connect().await;
+    proxy
+        .shows("outgate_connections_active{listener=\"proxy\"} 2")
+        .await;
+    let answer = proxy.ask(&connect_head("origin.test:443")).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 503 egress failed: connection_limit\r\n"),
+        "{answer}"
+    );
+    assert_eq!(field(&answer, "retry-after"), Some("1"));
+    proxy
+        .shows("outgate_connections_rejected_total{reason=\"connection_limit\"} 1")
+        .await;
+    // A place that is given back is taken again.
+    drop(first);
+    proxy
+        .shows("outgate_connections_active{listener=\"proxy\"} 1")
+        .await;
+    let answer = proxy.ask(&connect_head("origin.test:443")).await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_tunnel_keeps_its_place_until_it_ends() {
+    let origin = Origin::scripted(|mut stream, _| async move {
+        read_to_end(&mut stream).await;
+    })
+    .await;
+    let proxy = TestProxy::builder()
+        .allow("origin.test:*")
+        .with(|config| config.max_connections = Some(1))
+        .start()
+        .await;
+    let tunnel = proxy
+        .tunnel(&format!("origin.test:{}", origin.port()))
+        .await;
+    let answer = proxy.ask(&connect_head("origin.test:443")).await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    drop(tunnel);
+    proxy
+        .shows("outgate_connections_active{listener=\"proxy\"} 0")
+        .await;
+    proxy
+        .tunnel(&format!("origin.test:{}", origin.port()))
+        .await;
+}
+
+#[tokio::test]
+async fn one_client_cannot_have_more_than_its_share() {
+    let proxy = TestProxy::builder()
+        .with(|config| config.max_connections_per_client = Some(1))
+        .start()
+        .await;
+    let _first = proxy.connect().await;
+    proxy
+        .shows("outgate_connections_active{listener=\"proxy\"} 1")
+        .await;
+    let answer = proxy.ask(&connect_head("origin.test:443")).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 429 egress failed: client_limit\r\n"),
+        "{answer}"
+    );
+    assert_eq!(field(&answer, "retry-after"), Some("1"));
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_in_time_is_answered_408() {
+    let proxy = TestProxy::builder()
+        .with(|config| config.header_timeout = SHORT)
+        .start()
+        .await;
+    let mut client = proxy.connect().await;
+    send(&mut client, b"GET http://origin.test/ HT").await;
+    let answer = read_to_end(&mut client).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 408 egress failed: header_timeout\r\n"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_closed_without_a_word() {
+    let proxy = TestProxy::builder()
+        .with(|config| config.header_timeout = SHORT)
+        .start()
+        .await;
+    let mut client = proxy.connect().await;
+    assert_eq!(read_to_end(&mut client).await, "");
+}
+
+#[tokio::test]
+async fn an_idle_kept_alive_client_is_closed_after_its_timeout() {
+    let proxy = TestProxy::builder()
+        .with(|config| config.keepalive_timeout = SHORT)
+        .start()
+        .await;
+    let mut client = proxy.connect().await;
+    send(
+        &mut client,
+        b"GET http://evil.test/ HTTP/1.1\r\nHost: x\r\n\r\n",
+    )
+    .await;
+    assert!(
+        read_response(&mut client)
+            .await
+            .starts_with("HTTP/1.1 403 ")
+    );
+    assert_eq!(read_to_end(&mut client).await, "");
+}
+
+#[tokio::test]
+async fn an_upstream_that_never_answers_is_a_504() {
+    let origin = Origin::scripted(|mut stream, _| async move {
+        read_to_end(&mut stream).await;
+    })
+    .await;
+    let proxy = TestProxy::builder()
+        .allow("origin.test:*")
+        .with(|config| config.response_timeout = SHORT)
+        .start()
+        .await;
+    let port = origin.port();
+    let request = format!("GET http://origin.test:{port}/ HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answer = proxy.ask(&request).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 504 egress failed: response_timeout\r\n"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn an_upload_that_goes_on_is_no_silence_of_the_upstream() {
+    let origin = Origin::scripted(|mut stream, _| async move {
+        read_request(&mut stream).await;
+        send(&mut stream, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    })
+    .await;
+    let proxy = TestProxy::builder()
+        .allow("origin.test:*")
+        .with(|config| config.response_timeout = SHORT * 4)
+        .start()
+        .await;
+    let mut client = proxy.connect().await;
+    let port = origin.port();
+    let head =
+        format!("PUT http://origin.test:{port}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n");
+    send(&mut client, head.as_bytes()).await;
+    // In all longer than the timeout, each byte well within it.
+    for byte in b"0123456789" {
+        tokio::time::sleep(SHORT).await;
+        send(&mut client, &[*byte]).await;
+    }
+    assert!(read_head(&mut client).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn a_tunnel_is_idle_only_when_neither_side_sends() {
+    let origin = Origin::scripted(|mut stream, _| async move {
+        // One-way traffic, longer in all than the timeout.
+        for _ in 0..10 {
+            send(&mut stream, b"x").await;
+            tokio::time::sleep(SHORT).await;
+        }
+        read_to_end(&mut stream).await;
+    })
+    .await;
+    let proxy = TestProxy::builder()
+        .allow("origin.test:*")
+        .with(|config| config.idle_timeout = SHORT * 4)
+        .start()
+        .await;
+    let mut client = proxy
+        .tunnel(&format!("origin.test:{}", origin.port()))
+        .await;
+    within(client.read_exact(&mut [0; 10])).await.unwrap();
+    // And now nothing: it ends.
+    assert!(within(client.read(&mut [0])).await.is_err());
+    proxy
+        .shows("outgate_tunnels_closed_total{end=\"idle_timeout\"} 1")
+        .await;
+}
+
+#[tokio::test]
+async fn a_tunnel_ends_at_its_greatest_age_however_busy() {
+    let origin = Origin::scripted(|mut stream, _| async move {
+        let (mut reading, mut writing) = stream.split();
+        let _ = tokio::io::copy(&mut reading, &mut writing).await;
+    })
+    .await;
+    let proxy = TestProxy::builder()
+        .allow("origin.test:*")
+        .with(|config| config.max_lifetime = Some(SHORT * 2))
+        .start()
+        .await;
+    let mut client = proxy
+        .tunnel(&format!("origin.test:{}", origin.port()))
+        .await;
+    within(async {
+        use tokio::io::AsyncWriteExt;
+        while client.write_all(b"x").await.is_ok() && client.read_exact(&mut [0]).await.is_ok() {}
+    })
+    .await;
+    proxy
+        .shows("outgate_tunnels_closed_total{end=\"lifetime\"} 1")
+        .await;
+}
+
+#[tokio::test]
+async fn an_address_that_drops_packets_is_a_timeout() {
+    // A listener whose queue is full answers no further SYN.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(crate::harness::any_port()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    for _ in 0..8 {
+        let connecting = tokio::net::TcpStream::connect(address);
+        if let Ok(connected) = tokio::time::timeout(SHORT, connecting).await {
+            queued.push(connected);
+        }
+    }
+    let proxy = TestProxy::builder()
+        .allow("origin.test:*")
+        .with(|config| config.connect_timeout = SHORT)
+        .start()
+        .await;
+    let answer = proxy
+        .ask(&connect_head(&format!("origin.test:{}", address.port())))
+        .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 504 egress failed: connection_timeout\r\n"),
+        "{answer}"
+    );
+}

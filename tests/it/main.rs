@@ -1,0 +1,35 @@
+//! The gateway over real sockets: each module is one promise of the README.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests play clients, which dial the gateway"
+)]
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+mod harness;
+
+// What a plain HTTP request becomes on its way.
+mod forward;
+// What intermediaries owe to header fields (RFC 9110 §7.6).
+mod header_rules;
+// `CONNECT`: order, half-close, resets, early bytes, TLS inside.
+mod tunnel;
+// Protocol switches: a WebSocket over plain HTTP.
+mod upgrade;
+// Kept-alive connections towards upstreams.
+mod reuse;
+// Who gets where, and what a refused client is told.
+mod refusals;
+// Names: cache, families, failures.
+mod dns;
+// Requests that are none.
+mod bad_input;
+// Timeouts and connection limits.
+mod limits;
+// The account: each request once, however it ended.
+mod account;
+// SIGTERM to exit.
+mod drain;
+// The inspector and the admin port.
+mod admin;
+// The program as it is started: configuration, exit codes, commands, log lines.
+mod program;

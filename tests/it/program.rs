@@ -1,0 +1,243 @@
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+fn outgate(variables: &[(&str, &str)], arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outgate"));
+    command
+        .env_clear()
+        .envs(variables.iter().copied())
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn output(variables: &[(&str, &str)], arguments: &[&str]) -> Output {
+    outgate(variables, arguments).output().unwrap()
+}
+
+/// A gateway started as a user would; killed when the test ends.
+struct Running {
+    process: Child,
+    lines: BufReader<ChildStdout>,
+    proxy: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Running {
+    fn start(variables: &[(&str, &str)]) -> Self {
+        let mut command = outgate(variables, &[]);
+        command
+            .env("OUTGATE_LISTEN", "127.0.0.1:0")
+            .env("OUTGATE_ADMIN_LISTEN", "127.0.0.1:0")
+            .env("OUTGATE_INSPECT_LISTEN", "off")
+            .env("OUTGATE_LOG_FORMAT", "json");
+        let mut process = command.spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap());
+        let mut address_of = |listener| loop {
+            let line = next_line(&mut lines);
+            if line["message"] == "listening" && line["listener"] == listener {
+                return line["address"].as_str().unwrap().parse().unwrap();
+            }
+        };
+        let (proxy, admin) = (address_of("proxy"), address_of("admin"));
+        Self {
+            process,
+            lines,
+            proxy,
+            admin,
+        }
+    }
+
+    fn line(&mut self, message: &str) -> serde_json::Value {
+        loop {
+            let line = next_line(&mut self.lines);
+            if line["message"] == message {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn next_line(lines: &mut impl BufRead) -> serde_json::Value {
+    let mut line = String::new();
+    assert!(
+        lines.read_line(&mut line).unwrap() > 0,
+        "the gateway has ended"
+    );
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+#[test]
+fn every_bad_variable_is_named_with_its_value_and_stops_the_start_with_78() {
+    let output = output(
+        &[
+            ("OUTGATE_CONNECT_TIMEOUT", "soon"),
+            ("OUTGATE_ALLOW", "*.com"),
+            ("OUTGATE_ALOW", "api.example.com"),
+        ],
+        &[],
+    );
+    assert_eq!(output.status.code(), Some(78));
+    let message = String::from_utf8(output.stderr).unwrap();
+    for part in [
+        "OUTGATE_CONNECT_TIMEOUT",
+        "soon",
+        "*.com",
+        "OUTGATE_ALOW",
+        "OUTGATE_ALLOW",
+    ] {
+        assert!(message.contains(part), "{part} in {message}");
+    }
+}
+
+#[test]
+fn a_bad_log_filter_stops_the_start_with_78() {
+    let output = output(&[("OUTGATE_LOG", "outgate=loud")], &[]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("OUTGATE_LOG"));
+}
+
+#[test]
+fn a_taken_port_stops_the_start_and_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = output(&[("OUTGATE_LISTEN", &address)], &[]);
+    assert_eq!(output.status.code(), Some(78));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        message.contains(&address) && message.contains("OUTGATE_LISTEN"),
+        "{message}"
+    );
+}
+
+#[test]
+fn config_prints_what_it_was_given_in_the_notation_it_reads() {
+    let output = output(&[("OUTGATE_IDLE_TIMEOUT", "90s")], &["config"]);
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("OUTGATE_IDLE_TIMEOUT=1m30s") || text.contains("OUTGATE_IDLE_TIMEOUT=90s"),
+        "{text}"
+    );
+    assert!(text.contains("OUTGATE_CONNECT_TIMEOUT=10s"), "{text}");
+}
+
+#[test]
+fn help_lists_every_variable() {
+    let output = output(&[], &["--help"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for variable in outgate::config::VARIABLES {
+        assert!(text.contains(variable.name), "{}", variable.name);
+    }
+}
+
+#[test]
+fn check_tells_the_verdict_the_rule_and_the_addresses() {
+    let variables = [
+        ("OUTGATE_ALLOW", "localhost:*"),
+        ("OUTGATE_DNS_SERVERS", "127.0.0.1:9"),
+    ];
+    let refused = output(&variables, &["check", "evil.test:443"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let text = String::from_utf8(refused.stdout).unwrap();
+    assert!(text.contains("host_not_allowed"), "{text}");
+
+    let guarded = output(&variables, &["check", "localhost:443"]);
+    assert_eq!(guarded.status.code(), Some(1));
+    let text = String::from_utf8(guarded.stdout).unwrap();
+    assert!(
+        text.contains("localhost:*") && text.contains("address_prohibited"),
+        "{text}"
+    );
+
+    let open = [
+        &variables[..],
+        &[("OUTGATE_ALLOW_ADDRESSES", "127.0.0.0/8 ::1")],
+    ]
+    .concat();
+    let allowed = output(&open, &["check", "http://localhost/"]);
+    assert_eq!(allowed.status.code(), Some(0));
+    assert!(
+        String::from_utf8(allowed.stdout)
+            .unwrap()
+            .contains("may be dialled")
+    );
+}
+
+#[test]
+fn healthcheck_asks_the_gateway_of_this_host() {
+    let mut running = Running::start(&[]);
+    let admin = running.admin.to_string();
+    let variables = [("OUTGATE_ADMIN_LISTEN", &*admin)];
+    assert!(output(&variables, &["healthcheck"]).status.success());
+    assert!(
+        output(&variables, &["healthcheck", "--live"])
+            .status
+            .success()
+    );
+    running.signal(rustix::process::Signal::TERM);
+    running.line("draining");
+    assert_eq!(output(&variables, &["healthcheck"]).status.code(), Some(1));
+    assert!(
+        output(&variables, &["healthcheck", "--live"])
+            .status
+            .success()
+    );
+    let nobody = [("OUTGATE_ADMIN_LISTEN", "127.0.0.1:9")];
+    assert_eq!(output(&nobody, &["healthcheck"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_request_writes_one_line_and_a_tunnel_another() {
+    let origin = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = origin.local_addr().unwrap().port();
+    let allow = format!("127.0.0.1:{port}");
+    let mut running = Running::start(&[("OUTGATE_ALLOW", &allow)]);
+    let mut client = TcpStream::connect(running.proxy).unwrap();
+    write!(client, "CONNECT {allow} HTTP/1.1\r\nHost: x\r\n\r\nhello").unwrap();
+    let (mut upstream, _) = origin.accept().unwrap();
+    // Read whole, so that closing the client is no reset.
+    let mut head = BufReader::new(&client);
+    while head.by_ref().lines().next().unwrap().unwrap() != "" {}
+    let mut hello = [0; 5];
+    upstream.read_exact(&mut hello).unwrap();
+    let request = running.line("request");
+    assert_eq!(request["http.request.method"], "CONNECT");
+    assert_eq!(request["server.address"], "127.0.0.1");
+    assert_eq!(request["server.port"], port);
+    assert_eq!(request["http.response.status_code"], 200);
+    assert_eq!(request["rule"], allow);
+    drop((client, upstream));
+    let tunnel = running.line("tunnel");
+    assert_eq!(tunnel["end"], "closed");
+    assert_eq!(tunnel["bytes_sent"], 5);
+    assert_eq!(tunnel["bytes_received"], 0);
+    assert_eq!(tunnel["trace_id"], request["trace_id"]);
+}
+
+#[test]
+fn a_terminated_gateway_exits_0_and_says_what_was_cut() {
+    let variables = [
+        ("OUTGATE_DRAIN_DELAY", "0s"),
+        ("OUTGATE_DRAIN_TIMEOUT", "1s"),
+    ];
+    let mut running = Running::start(&variables);
+    running.signal(rustix::process::Signal::TERM);
+    let line = running.line("drained");
+    assert_eq!(line["tunnels_closed"], 0);
+    assert!(running.process.wait().unwrap().success());
+}

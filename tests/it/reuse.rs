@@ -1,0 +1,163 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::harness::origin::{Origin, read_request};
+use crate::harness::{TestProxy, read_head, read_response, send};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+fn get(port: u16) -> String {
+    format!("GET http://origin.test:{port}/ HTTP/1.1\r\nHost: x\r\n\r\n")
+}
+
+#[tokio::test]
+async fn requests_of_different_clients_share_a_kept_connection() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&connections);
+    let origin = Origin::scripted(move |mut stream, _| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        async move {
+            while read_request(&mut stream).await.is_some() {
+                send(&mut stream, OK.as_bytes()).await;
+            }
+        }
+    })
+    .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    for _ in 0..5 {
+        assert!(proxy.ask(&get(origin.port())).await.ends_with("ok"));
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    proxy
+        .shows("outgate_pool_requests_total{reused=\"true\"} 4")
+        .await;
+    proxy
+        .shows("outgate_pool_connections{state=\"idle\"} 1")
+        .await;
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_upstream_closed_is_replaced_unnoticed() {
+    let origin = Origin::scripted(|mut stream, _| async move {
+        // One response a connection, though it promises to keep it.
+        read_request(&mut stream).await;
+        send(&mut stream, OK.as_bytes()).await;
+    })
+    .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    for _ in 0..20 {
+        assert!(proxy.ask(&get(origin.port())).await.ends_with("ok"));
+    }
+}
+
+#[tokio::test]
+async fn a_get_that_meets_the_close_of_a_kept_connection_is_sent_again_rfc9110_9_2_2() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let origin = Origin::scripted(move |mut stream, seen| {
+        let first = connections.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            while let Some(request) = read_request(&mut stream).await {
+                let _ = seen.send(request.clone());
+                if first && request.contains("/second") {
+                    return;
+                }
+                send(&mut stream, OK.as_bytes()).await;
+            }
+        }
+    })
+    .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    assert!(proxy.ask(&get(origin.port())).await.ends_with("ok"));
+    let second = get(origin.port()).replace("/ ", "/second ");
+    assert!(proxy.ask(&second).await.ends_with("ok"));
+}
+
+#[tokio::test]
+async fn a_post_that_meets_the_close_is_not_sent_twice() {
+    let mut origin = Origin::scripted(|mut stream, seen| async move {
+        while let Some(request) = read_request(&mut stream).await {
+            let is_post = request.starts_with("POST");
+            let _ = seen.send(request);
+            if is_post {
+                return;
+            }
+            send(&mut stream, OK.as_bytes()).await;
+        }
+    })
+    .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    assert!(proxy.ask(&get(origin.port())).await.ends_with("ok"));
+    origin.received().await;
+    let post = format!(
+        "POST http://origin.test:{}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx",
+        origin.port()
+    );
+    let answer = proxy.ask(&post).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 502 egress failed: connection_reset\r\n"),
+        "{answer}"
+    );
+    assert!(origin.received().await.starts_with("POST"));
+    assert!(origin.is_untouched());
+}
+
+#[tokio::test]
+async fn a_connection_that_sends_more_than_its_response_is_not_kept() {
+    let origin =
+        Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n")
+            .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    for _ in 0..3 {
+        assert!(proxy.ask(&get(origin.port())).await.ends_with("ok"));
+    }
+    proxy
+        .shows("outgate_pool_requests_total{reused=\"true\"} 0")
+        .await;
+}
+
+#[tokio::test]
+async fn a_response_begun_before_the_upload_ended_does_not_stall_it() {
+    let mut origin = Origin::scripted(|mut stream, seen| async move {
+        read_head(&mut stream).await;
+        send(&mut stream, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").await;
+        let mut upload = vec![0; 4_000_000];
+        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut upload)
+            .await
+            .unwrap();
+        send(&mut stream, b"ok").await;
+        let _ = seen.send("uploaded".to_owned());
+    })
+    .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let mut client = proxy.connect().await;
+    let head = format!(
+        "PUT http://origin.test:{}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n",
+        origin.port()
+    );
+    send(&mut client, head.as_bytes()).await;
+    send(&mut client, &vec![b'u'; 4_000_000]).await;
+    assert_eq!(origin.received().await, "uploaded");
+    assert!(read_response(&mut client).await.ends_with("ok"));
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_after_the_keep_alive_timeout() {
+    let mut origin = Origin::scripted(|mut stream, seen| async move {
+        while read_request(&mut stream).await.is_some() {
+            send(&mut stream, OK.as_bytes()).await;
+        }
+        let _ = seen.send("closed".to_owned());
+    })
+    .await;
+    let proxy = TestProxy::builder()
+        .allow("origin.test:*")
+        .with(|config| config.keepalive_timeout = Duration::from_millis(50))
+        .start()
+        .await;
+    assert!(proxy.ask(&get(origin.port())).await.ends_with("ok"));
+    assert_eq!(origin.received().await, "closed");
+    proxy
+        .shows("outgate_pool_connections{state=\"idle\"} 0")
+        .await;
+}

@@ -1,0 +1,90 @@
+use tokio::io::AsyncReadExt;
+
+use crate::harness::origin::Origin;
+use crate::harness::{TestProxy, field, read_head, read_to_end, send, within};
+
+fn handshake(port: u16) -> String {
+    format!(
+        "GET http://origin.test:{port}/chat HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn a_101_is_passed_on_and_the_connection_becomes_a_tunnel_rfc9110_7_8() {
+    let mut origin = Origin::scripted(|mut stream, seen| async move {
+        let _ = seen.send(read_head(&mut stream).await);
+        // The first frame comes right behind the head, as servers like to send it.
+        send(
+            &mut stream,
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+              Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x81\x02hi",
+        )
+        .await;
+        let mut frame = [0; 3];
+        stream.read_exact(&mut frame).await.unwrap();
+        let _ = seen.send(format!("{frame:?}"));
+    })
+    .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let mut client = proxy.connect().await;
+    send(&mut client, handshake(origin.port()).as_bytes()).await;
+    let seen = origin.received().await;
+    assert_eq!(field(&seen, "upgrade"), Some("websocket"));
+    assert_eq!(field(&seen, "connection"), Some("upgrade"));
+    let head = read_head(&mut client).await;
+    assert!(
+        head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"),
+        "{head}"
+    );
+    assert_eq!(field(&head, "upgrade"), Some("websocket"));
+    assert_eq!(field(&head, "connection"), Some("upgrade"));
+    assert_eq!(
+        field(&head, "sec-websocket-accept"),
+        Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+    );
+    let mut frame = [0; 4];
+    within(client.read_exact(&mut frame)).await.unwrap();
+    assert_eq!(&frame, b"\x81\x02hi");
+    send(&mut client, b"\x01\x02\x03").await;
+    assert_eq!(origin.received().await, "[1, 2, 3]");
+    proxy
+        .shows("outgate_copied_bytes_total{direction=\"client_to_upstream\",kind=\"forward\",rule=\"origin.test:*\"} 3")
+        .await;
+}
+
+#[tokio::test]
+async fn a_101_that_nobody_asked_for_is_an_error_of_the_upstream() {
+    let origin = Origin::scripted(|mut stream, _| async move {
+        read_head(&mut stream).await;
+        send(
+            &mut stream,
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+        )
+        .await;
+        read_to_end(&mut stream).await;
+    })
+    .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let port = origin.port();
+    let answer = proxy
+        .ask(&format!(
+            "GET http://origin.test:{port}/ HTTP/1.1\r\nHost: x\r\n\r\n"
+        ))
+        .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 502 egress failed: protocol_error\r\n"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn an_upstream_that_declines_to_switch_is_simply_answered() {
+    let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno").await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let answer = proxy.ask(&handshake(origin.port())).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("no"),
+        "{answer}"
+    );
+}
