@@ -1,0 +1,3 @@
+module outgate.test/clients
+
+go 1.19
