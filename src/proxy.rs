@@ -1,6 +1,6 @@
 //! The data path: accept → parse → authorise → resolve → connect → relay or forward → account.
 //!
-//! [`serve`] accepts, [`Connection`] is one client's connection, [`handle`] is one request. A
+//! [`serve`] accepts, `connection.rs` is one client's connection, `handle` is one request. A
 //! failure anywhere below becomes a response in `handle` and nowhere else.
 
 use std::convert::Infallible;
