@@ -2,8 +2,12 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors kept for everything but the data path: listeners, the admin port, DNS, logs.
+/// Descriptors kept for everything but connections: listeners, the admin port, DNS, logs, and
+/// [`MOST_PIPES`].
 const RESERVED: u64 = 200;
+
+/// Pipes for bulk tunnels, two descriptors each; their share of the reserve.
+pub const MOST_PIPES: usize = 64;
 
 /// A connection takes one descriptor towards the client and one towards the upstream.
 const PER_CONNECTION: u64 = 2;

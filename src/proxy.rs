@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::drain::{Drain, Phase};
 use crate::enforced::Enforced;
 use crate::headers::{self, Via};
+use crate::limits;
 use crate::metrics::Metrics;
 use crate::policy::Permit;
 use crate::reason::Reason;
@@ -44,6 +45,7 @@ use client::InFlight;
 pub use connect::Dialer;
 use connection::Connection;
 use pool::Pool;
+use relay::Pipes;
 use resolve::Resolved;
 pub use resolve::{Resolver, ResolverError, ResolverSettings};
 use respond::Failure;
@@ -68,6 +70,7 @@ pub struct Proxy {
     dialer: Dialer,
     pool: Arc<Pool>,
     tunnels: Arc<Tunnels>,
+    pipes: Arc<Pipes>,
     metrics: Arc<Metrics>,
     admission: Admission,
     via: Via,
@@ -92,6 +95,7 @@ impl Proxy {
             pool: Arc::new(Pool::new(config.keepalive_timeout, Arc::clone(&metrics))),
             admission: Admission::new(max_connections, config.max_connections_per_client),
             config,
+            pipes: Arc::new(Pipes::new(limits::MOST_PIPES)),
             enforced,
             resolver,
             dialer,

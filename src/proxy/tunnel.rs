@@ -11,13 +11,14 @@ use tokio::net::TcpStream;
 
 use super::Proxy;
 use super::connection::{Connection, Held};
-use super::relay::{self, Early, relay};
+use super::relay::{self, Count, Early, Pipes, relay};
 use super::respond::Failure;
 use crate::access::AccessRecord;
+use crate::metrics::Direction;
 use crate::policy::{Access, Permit};
 use crate::reason::Reason;
 use crate::target::Target;
-use crate::tunnels::{Opening, TunnelRecord};
+use crate::tunnels::{Opening, Tunnel, TunnelRecord};
 
 /// A connected upstream that takes over from HTTP once the client has its answer.
 #[derive(Debug)]
@@ -92,7 +93,8 @@ impl Takeover {
             from_client,
             from_upstream: self.from_upstream,
         };
-        tokio::spawn(run(client, self.upstream, early, record, held));
+        let pipes = Arc::clone(&proxy.pipes);
+        tokio::spawn(run(client, self.upstream, early, pipes, record, held));
     }
 }
 
@@ -100,6 +102,7 @@ async fn run(
     client: TcpStream,
     upstream: TcpStream,
     early: Early,
+    pipes: Arc<Pipes>,
     mut record: TunnelRecord,
     _held: Held,
 ) {
@@ -111,11 +114,17 @@ async fn run(
             relay::reset(&upstream);
             end
         }
-        end = relay(&client, &upstream, early, record.tunnel()) => end,
+        end = relay(&client, &upstream, early, &pipes, record.tunnel()) => end,
     };
     // Both sockets are gone before the tunnel is accounted for as ended.
     drop((client, upstream));
     record.ended(end);
+}
+
+impl Count for Tunnel {
+    fn moved(&self, direction: Direction, bytes: usize) {
+        Self::moved(self, direction, bytes);
+    }
 }
 
 fn has_content(headers: &HeaderMap) -> bool {

@@ -1,0 +1,297 @@
+//! One direction of a tunnel, by copying or by `splice(2)`.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use rustix::net::{RecvFlags, Shutdown};
+use rustix::pipe::{SpliceFlags, splice};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::pipes::{Borrowed, Pipes};
+
+/// As much as a socket's default receive window holds, so one read often empties it.
+const SCRATCH: usize = 64 * 1024;
+
+/// A direction yields after this many bytes, so that a busy tunnel leaves the thread to others.
+const BYTES_PER_TURN: usize = 1024 * 1024;
+
+/// A turn that moves this much without a pause is bulk, and the next goes through a pipe; one that
+/// moves less is not. Two full reads: a single one is what any response of a page is.
+const BULK: usize = 2 * SCRATCH;
+
+thread_local! {
+    /// Borrowed within one poll only, so one a thread is enough for any number of tunnels.
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
+
+/// How one direction came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The source ended, and the end was passed on.
+    Finished,
+    /// The source failed.
+    Reading,
+    /// The destination failed.
+    Writing,
+}
+
+/// From one socket to the other.
+pub(super) struct OneWay<'a> {
+    from: &'a TcpStream,
+    to: &'a TcpStream,
+    pipes: &'a Arc<Pipes>,
+    /// Read but not taken yet; without memory most of the time.
+    kept: Kept,
+    /// Whether the last turn moved enough for a pipe to pay.
+    bulk: bool,
+    /// Whether the source has no more.
+    drained: bool,
+    ended: Option<Ended>,
+}
+
+/// Bytes between the sockets.
+enum Kept {
+    Nothing,
+    /// In this process.
+    Copied(Bytes),
+    /// In the kernel, or about to be.
+    Piped(Borrowed),
+}
+
+impl<'a> OneWay<'a> {
+    pub(super) fn new(
+        from: &'a TcpStream,
+        to: &'a TcpStream,
+        early: Bytes,
+        pipes: &'a Arc<Pipes>,
+    ) -> Self {
+        let kept = if early.is_empty() {
+            Kept::Nothing
+        } else {
+            Kept::Copied(early)
+        };
+        Self {
+            from,
+            to,
+            pipes,
+            kept,
+            bulk: false,
+            drained: false,
+            ended: None,
+        }
+    }
+
+    /// Whether the source has ended, and only the destination is waited for.
+    pub(super) fn has_all(&self) -> bool {
+        self.drained
+    }
+
+    /// Moves what can be moved now; `moved` is told of each write.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, moved: impl Fn(usize)) -> Poll<Ended> {
+        if let Some(ended) = self.ended {
+            return Poll::Ready(ended);
+        }
+        let mut turn = 0;
+        let polled = self.poll_turn(cx, &mut |bytes| {
+            turn += bytes;
+            moved(bytes);
+        });
+        match polled {
+            Poll::Ready(ended) => {
+                self.kept = Kept::Nothing;
+                self.ended = Some(ended);
+                Poll::Ready(ended)
+            }
+            Poll::Pending => {
+                self.bulk = turn >= BULK;
+                self.rest();
+                Poll::Pending
+            }
+        }
+    }
+
+    fn poll_turn(&mut self, cx: &mut Context<'_>, moved: &mut impl FnMut(usize)) -> Poll<Ended> {
+        let mut turn = 0;
+        loop {
+            match self.poll_flush(cx, moved) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Ended::Writing),
+                Poll::Pending => return Poll::Pending,
+            }
+            if self.drained {
+                // A side that has already gone needs no half-close.
+                let _ = rustix::net::shutdown(self.to, Shutdown::Write);
+                return Poll::Ready(Ended::Finished);
+            }
+            if turn >= BYTES_PER_TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if ready!(self.from.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(Ended::Reading);
+            }
+            if self.bulk || turn >= BULK {
+                self.take_pipe();
+            }
+            match self.fill(moved) {
+                Ok(bytes) => turn += bytes,
+                Err(ended) => return Poll::Ready(ended),
+            }
+        }
+    }
+
+    /// A pipe to move bytes through, if there is one to be had.
+    fn take_pipe(&mut self) {
+        if matches!(self.kept, Kept::Nothing)
+            && let Some(pipe) = self.pipes.borrow()
+        {
+            self.kept = Kept::Piped(pipe);
+        }
+    }
+
+    /// Gives up whatever holds nothing: a direction at rest has no memory and no descriptor.
+    fn rest(&mut self) {
+        let empty = match &self.kept {
+            Kept::Nothing => false,
+            Kept::Copied(bytes) => bytes.is_empty(),
+            Kept::Piped(pipe) => pipe.holds == 0,
+        };
+        if empty {
+            self.kept = Kept::Nothing;
+        }
+    }
+
+    /// Reads once, by whichever way is open; tells how much.
+    fn fill(&mut self, moved: &mut impl FnMut(usize)) -> Result<usize, Ended> {
+        let read = match &mut self.kept {
+            Kept::Piped(pipe) => fill_pipe(self.from, pipe),
+            Kept::Nothing | Kept::Copied(_) => {
+                return BUFFER.with_borrow_mut(|buffer| self.copy_once(buffer, moved));
+            }
+        };
+        match read {
+            Ok(0) => self.drained = true,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Err(_) => return Err(Ended::Reading),
+        }
+        Ok(read.unwrap_or(0))
+    }
+
+    /// Reads into the scratch buffer and writes what the destination takes; the rest is kept.
+    fn copy_once(
+        &mut self,
+        buffer: &mut [u8],
+        moved: &mut impl FnMut(usize),
+    ) -> Result<usize, Ended> {
+        let read = match read_some(self.from, buffer) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Err(_) => return Err(Ended::Reading),
+        };
+        if read == 0 {
+            self.drained = true;
+            return Ok(0);
+        }
+        let mut rest = &buffer[..read];
+        while !rest.is_empty() {
+            match self.to.try_write(rest) {
+                Ok(0) => return Err(Ended::Writing),
+                Ok(written) => {
+                    moved(written);
+                    rest = &rest[written..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.kept = Kept::Copied(Bytes::copy_from_slice(rest));
+                    break;
+                }
+                Err(_) => return Err(Ended::Writing),
+            }
+        }
+        Ok(read)
+    }
+
+    /// Hands what is kept to the destination.
+    fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        moved: &mut impl FnMut(usize),
+    ) -> Poll<io::Result<()>> {
+        while let Some(written) = self.write_kept() {
+            match written {
+                // Not of a socket; but an endless loop would be worse than an error.
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(bytes) => moved(bytes),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.to.poll_write_ready(cx))?;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        if let Kept::Copied(_) = self.kept {
+            // An empty slice would hold its memory.
+            self.kept = Kept::Nothing;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes once from what is kept; none when nothing is.
+    fn write_kept(&mut self) -> Option<io::Result<usize>> {
+        match &mut self.kept {
+            Kept::Copied(bytes) if !bytes.is_empty() => Some(
+                self.to
+                    .try_write(bytes)
+                    .inspect(|taken| bytes.advance(*taken)),
+            ),
+            Kept::Piped(pipe) if pipe.holds > 0 => Some(empty_pipe(pipe, self.to)),
+            Kept::Nothing | Kept::Copied(_) | Kept::Piped(_) => None,
+        }
+    }
+}
+
+/// Reads once. A short read has emptied the socket, so the next one waits for news of it rather
+/// than ask the kernel in vain; readiness is edge-triggered, and nothing is missed.
+fn read_some(from: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut short = None;
+    let read = from.try_io(Interest::READABLE, || {
+        let (read, _) = rustix::net::recv(from, &mut *buffer, RecvFlags::empty())?;
+        if read == 0 || read == buffer.len() {
+            return Ok(read);
+        }
+        short = Some(read);
+        Err(io::ErrorKind::WouldBlock.into())
+    });
+    short.map_or(read, Ok)
+}
+
+/// Moves what the socket has into an empty pipe.
+///
+/// The pipe is empty, so that a call which would block says that the socket has nothing.
+fn fill_pipe(from: &TcpStream, borrowed: &mut Borrowed) -> io::Result<usize> {
+    let Some(pipe) = borrowed.pipe() else {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    };
+    let moved = from.try_io(Interest::READABLE, || {
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        Ok(splice(from, None, &pipe.write, None, pipe.capacity, flags)?)
+    })?;
+    borrowed.holds = moved;
+    Ok(moved)
+}
+
+/// Moves what the pipe holds into the socket.
+fn empty_pipe(borrowed: &mut Borrowed, to: &TcpStream) -> io::Result<usize> {
+    let Some(pipe) = borrowed.pipe() else {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    };
+    let moved = to.try_io(Interest::WRITABLE, || {
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        Ok(splice(&pipe.read, None, to, None, borrowed.holds, flags)?)
+    })?;
+    borrowed.holds -= moved;
+    Ok(moved)
+}

@@ -1,0 +1,126 @@
+//! Kernel pipes for `splice(2)`, made when first needed and shared by all tunnels.
+//!
+//! A pipe is what bytes pass through from socket to socket without being copied to this process.
+//! It is borrowed only while bytes move or wait in it, so a few serve many tunnels.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_queue::ArrayQueue;
+use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
+
+/// What a pipe should hold: a few scheduling rounds of a fast link, and a quarter of what an
+/// unprivileged user may ask for (`fs.pipe-max-size`, 1 MiB).
+const WANTED_BYTES: usize = 256 * 1024;
+
+/// A pipe that holds less is slower than copying. The kernel hands such pipes out when the user is
+/// over `fs.pipe-user-pages-soft`.
+const LEAST_BYTES: usize = 64 * 1024;
+
+/// Every pipe of the gateway.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    idle: ArrayQueue<Pipe>,
+    made: AtomicUsize,
+}
+
+/// One pipe, empty while it is not borrowed.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    pub(crate) read: OwnedFd,
+    pub(crate) write: OwnedFd,
+    pub(crate) capacity: usize,
+}
+
+/// A borrowed pipe. Empty, it goes back when dropped; with bytes left in it, it is closed.
+#[derive(Debug)]
+pub(crate) struct Borrowed {
+    pipe: Option<Pipe>,
+    /// Bytes waiting in the pipe.
+    pub(crate) holds: usize,
+    from: Arc<Pipes>,
+}
+
+impl Pipes {
+    /// At most so many pipes, each of which takes two descriptors.
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            idle: ArrayQueue::new(most.max(1)),
+            made: AtomicUsize::new(0),
+        }
+    }
+
+    /// A pipe, or none when all are in use or the kernel gives no useful one.
+    pub(crate) fn borrow(self: &Arc<Self>) -> Option<Borrowed> {
+        let pipe = self.idle.pop().or_else(|| self.make())?;
+        Some(Borrowed {
+            pipe: Some(pipe),
+            holds: 0,
+            from: Arc::clone(self),
+        })
+    }
+
+    fn make(&self) -> Option<Pipe> {
+        if self.made.fetch_add(1, Ordering::Relaxed) < self.idle.capacity()
+            && let Some(pipe) = Pipe::new()
+        {
+            return Some(pipe);
+        }
+        self.made.fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+}
+
+impl Pipe {
+    fn new() -> Option<Self> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+        // Refused over the user's limit; what the pipe then holds decides.
+        let _ = fcntl_setpipe_size(&write, WANTED_BYTES);
+        let capacity = fcntl_getpipe_size(&write).ok()?;
+        (capacity >= LEAST_BYTES).then_some(Self {
+            read,
+            write,
+            capacity,
+        })
+    }
+}
+
+impl Borrowed {
+    pub(crate) fn pipe(&self) -> Option<&Pipe> {
+        self.pipe.as_ref()
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        match self.pipe.take() {
+            Some(pipe) if self.holds == 0 => {
+                // There is room for every pipe that was made.
+                let _ = self.from.idle.push(pipe);
+            }
+            // Bytes of one tunnel must never come out in another.
+            Some(_) | None => {
+                self.from.made.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_pipe_is_used_again_and_a_full_one_is_not() {
+        let pipes = Arc::new(Pipes::new(1));
+        let first = pipes.borrow().unwrap();
+        assert!(pipes.borrow().is_none());
+        drop(first);
+        let mut second = pipes.borrow().unwrap();
+        second.holds = 1;
+        drop(second);
+        assert!(pipes.idle.is_empty());
+        assert!(pipes.borrow().is_some());
+    }
+}

@@ -1,0 +1,200 @@
+//! One set of tests over both ways of moving bytes.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+/// Enough to turn any direction bulk, and more than all buffers on the way hold.
+const MUCH: usize = 16 * 1024 * 1024;
+
+#[derive(Default)]
+struct Counts {
+    up: AtomicUsize,
+    down: AtomicUsize,
+}
+
+impl Count for Arc<Counts> {
+    fn moved(&self, direction: Direction, bytes: usize) {
+        let count = match direction {
+            Direction::ClientToUpstream => &self.up,
+            Direction::UpstreamToClient => &self.down,
+        };
+        count.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A relay between two pairs of real sockets.
+struct Relayed {
+    client: TcpStream,
+    upstream: TcpStream,
+    counts: Arc<Counts>,
+    running: JoinHandle<End>,
+}
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    let address = listener.local_addr().unwrap();
+    #[expect(clippy::disallowed_methods, reason = "a test's own listener")]
+    let (near, far) = tokio::join!(socket.connect(address), listener.accept());
+    (near.unwrap(), far.unwrap().0)
+}
+
+impl Relayed {
+    /// With no pipe to be had everything is copied.
+    async fn with(most_pipes: usize) -> Self {
+        let ((client, near), (upstream, far)) = (pair().await, pair().await);
+        let pipes = Arc::new(Pipes::new(most_pipes));
+        let taken = (most_pipes == 0).then(|| pipes.borrow());
+        let counts = Arc::new(Counts::default());
+        let count = Arc::clone(&counts);
+        let running = tokio::spawn(async move {
+            let _taken = taken;
+            let early = Early::default();
+            let end = relay(&near, &far, early, &pipes, &count).await;
+            drop((near, far));
+            end
+        });
+        Self {
+            client,
+            upstream,
+            counts,
+            running,
+        }
+    }
+}
+
+/// The two ways: copying alone, and pipes as soon as a direction is bulk.
+const WAYS: [usize; 2] = [0, 4];
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at / 7 % 253) as u8).collect()
+}
+
+#[tokio::test]
+async fn bulk_arrives_unchanged_and_counted_in_both_directions_at_once() {
+    for way in WAYS {
+        let Relayed {
+            client,
+            upstream,
+            counts,
+            running,
+        } = Relayed::with(way).await;
+        let both = [client, upstream].map(|stream| {
+            let (mut reading, mut writing) = stream.into_split();
+            let sending = tokio::spawn(async move {
+                writing.write_all(&pattern(MUCH)).await.unwrap();
+                writing.shutdown().await.unwrap();
+            });
+            let receiving = tokio::spawn(async move {
+                let mut received = Vec::new();
+                reading.read_to_end(&mut received).await.unwrap();
+                assert!(
+                    received == pattern(MUCH),
+                    "{} bytes came changed",
+                    received.len()
+                );
+            });
+            (sending, receiving)
+        });
+        for (sending, receiving) in both {
+            sending.await.unwrap();
+            receiving.await.unwrap();
+        }
+        assert_eq!(running.await.unwrap(), End::Closed);
+        assert_eq!(counts.up.load(Ordering::Relaxed), MUCH);
+        assert_eq!(counts.down.load(Ordering::Relaxed), MUCH);
+    }
+}
+
+#[tokio::test]
+async fn a_half_close_behind_bulk_leaves_the_other_direction_open() {
+    for way in WAYS {
+        let mut relayed = Relayed::with(way).await;
+        let sending = tokio::spawn(async move {
+            relayed.client.write_all(&pattern(MUCH)).await.unwrap();
+            relayed.client.shutdown().await.unwrap();
+            let mut answer = Vec::new();
+            relayed.client.read_to_end(&mut answer).await.unwrap();
+            answer.len()
+        });
+        let mut received = Vec::new();
+        relayed.upstream.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received.len(), MUCH);
+        relayed.upstream.write_all(&pattern(MUCH)).await.unwrap();
+        drop(relayed.upstream);
+        assert_eq!(sending.await.unwrap(), MUCH);
+        assert_eq!(relayed.running.await.unwrap(), End::Closed);
+    }
+}
+
+#[tokio::test]
+async fn a_reset_in_the_middle_of_bulk_is_passed_on() {
+    for way in WAYS {
+        let mut relayed = Relayed::with(way).await;
+        let client = tokio::spawn(async move {
+            // The upstream does not read: this fills every buffer on the way, and stops.
+            let all = pattern(MUCH);
+            let stuck = relayed.client.write_all(&all);
+            let _ = tokio::time::timeout(std::time::Duration::from_millis(200), stuck).await;
+            relayed.client.set_zero_linger().unwrap();
+        });
+        client.await.unwrap();
+        // What was on its way may still come; then the reset.
+        let mut received = Vec::new();
+        let error = relayed
+            .upstream
+            .read_to_end(&mut received)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(relayed.running.await.unwrap(), End::ClientReset);
+    }
+}
+
+#[tokio::test]
+async fn small_messages_alternate_after_bulk() {
+    for way in WAYS {
+        let mut relayed = Relayed::with(way).await;
+        for round in 0..3 {
+            let sent = pattern(MUCH / 8);
+            let expected = sent.len();
+            let upload = async {
+                relayed.client.write_all(&sent).await.unwrap();
+            };
+            let receive = async {
+                let mut received = vec![0; expected];
+                relayed.upstream.read_exact(&mut received).await.unwrap();
+                received
+            };
+            let ((), received) = tokio::join!(upload, receive);
+            assert!(received == sent, "round {round}");
+            for _ in 0..100 {
+                relayed.client.write_all(b"ping").await.unwrap();
+                let mut four = [0; 4];
+                relayed.upstream.read_exact(&mut four).await.unwrap();
+                relayed.upstream.write_all(b"pong").await.unwrap();
+                relayed.client.read_exact(&mut four).await.unwrap();
+                assert_eq!(&four, b"pong");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_task_stays_small() {
+    let ((client, _near), (upstream, _far)) = (pair().await, pair().await);
+    let pipes = Arc::new(Pipes::new(1));
+    let counts = Arc::new(Counts::default());
+    let future = relay(&client, &upstream, Early::default(), &pipes, &counts);
+    // Ten thousand idle tunnels are the point of the gateway.
+    assert!(
+        size_of_val(&future) <= 512,
+        "{} bytes",
+        size_of_val(&future)
+    );
+}
