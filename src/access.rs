@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, StatusCode};
-use prometheus::IntCounter;
 
 use crate::metrics::{Direction, Kind, Metrics, Outcome, RuleMetrics};
 use crate::policy::{Denial, Permit};
@@ -130,7 +129,7 @@ impl AccessRecord {
 
     /// Counts content from now on; the same counts are shown in the log line.
     pub fn count_traffic(&mut self) -> Option<Arc<Traffic>> {
-        let rule = self.rule_metrics.as_deref()?;
+        let rule = Arc::clone(self.rule_metrics.as_ref()?);
         let traffic = Arc::new(Traffic::new(self.kind, rule));
         self.traffic = Some(Arc::clone(&traffic));
         Some(traffic)
@@ -237,30 +236,30 @@ pub fn millis(duration: Duration) -> f64 {
 pub struct Traffic {
     sent: AtomicU64,
     received: AtomicU64,
-    sent_by_rule: IntCounter,
-    received_by_rule: IntCounter,
+    kind: Kind,
+    rule: Arc<RuleMetrics>,
 }
 
 impl Traffic {
     /// Counts for one request or tunnel under a rule.
     #[must_use]
-    pub fn new(kind: Kind, rule: &RuleMetrics) -> Self {
+    pub fn new(kind: Kind, rule: Arc<RuleMetrics>) -> Self {
         Self {
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
-            sent_by_rule: rule.bytes(kind, Direction::ClientToUpstream).clone(),
-            received_by_rule: rule.bytes(kind, Direction::UpstreamToClient).clone(),
+            kind,
+            rule,
         }
     }
 
     /// Counts bytes that were handed to the receiving socket.
     pub fn count(&self, direction: Direction, bytes: usize) {
-        let (own, by_rule) = match direction {
-            Direction::ClientToUpstream => (&self.sent, &self.sent_by_rule),
-            Direction::UpstreamToClient => (&self.received, &self.received_by_rule),
+        let own = match direction {
+            Direction::ClientToUpstream => &self.sent,
+            Direction::UpstreamToClient => &self.received,
         };
         own.fetch_add(bytes as u64, Ordering::Relaxed);
-        by_rule.inc_by(bytes as u64);
+        self.rule.bytes(self.kind, direction).inc_by(bytes as u64);
     }
 
     /// Bytes sent to the upstream.

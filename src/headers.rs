@@ -13,6 +13,18 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("proxy-authentication-info");
 
+/// Fields that concern one connection, whether `Connection` nominates them or not.
+const CONNECTION_SPECIFIC: [HeaderName; 8] = [
+    PROXY_CONNECTION,
+    KEEP_ALIVE,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    PROXY_AUTHORIZATION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHENTICATION_INFO,
+];
+
 /// What a message said about its own connection, read before those fields were removed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Hop {
@@ -44,17 +56,14 @@ pub fn take_hop_by_hop(headers: &mut HeaderMap) -> Hop {
         }
         headers.remove(CONNECTION);
     }
-    for name in [
-        PROXY_CONNECTION,
-        KEEP_ALIVE,
-        TE,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        PROXY_AUTHORIZATION,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHENTICATION_INFO,
-    ] {
-        headers.remove(name);
+    // Most messages have none of these, and comparing names is cheaper than looking each one up.
+    if headers
+        .keys()
+        .any(|name| CONNECTION_SPECIFIC.contains(name))
+    {
+        for name in CONNECTION_SPECIFIC {
+            headers.remove(name);
+        }
     }
     hop
 }

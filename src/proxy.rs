@@ -33,6 +33,7 @@ mod client;
 mod connect;
 mod connection;
 mod forward;
+mod patience;
 mod pool;
 mod relay;
 mod resolve;

@@ -1,7 +1,7 @@
 //! Plain HTTP: a request in absolute-form goes upstream in origin-form (RFC 9112 §3.2).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST};
 use http::request::Parts;
@@ -192,25 +192,42 @@ impl Exchange<'_> {
         record: &mut AccessRecord,
     ) -> Result<(Response<Incoming>, Box<Upstream>), Failure> {
         let can_repeat = head.method.is_idempotent() && body.is_empty();
-        let traffic_of_repeat = can_repeat.then(|| body.traffic());
+        let traffic = body.traffic();
         let mut upstream = self.upstream(record).await?;
-        let spare = traffic_of_repeat
-            .filter(|_| upstream.reused)
-            .map(|traffic| Request::from_parts(head.clone(), RequestBody::empty(traffic)));
+        let spare = (can_repeat && upstream.reused).then(|| head.clone());
         let request = self.prepare(head, body);
-        let error = match self.send(&mut upstream, request).await? {
+        let error = match upstream.exchange(request, &traffic).await {
             Ok(response) => return Ok((response, upstream)),
             Err(error) => error,
         };
-        let again = match (error.unsent, spare) {
-            (Some(unsent), _) if upstream.reused => *unsent,
-            (_, Some(spare)) if is_lost_connection(&error.error) => spare,
-            _ => return Err(failure(&error.error)),
+        let again = match (error, spare) {
+            (
+                ExchangeError::Failed {
+                    unsent: Some(unsent),
+                    ..
+                },
+                _,
+            ) if upstream.reused => *unsent,
+            (ExchangeError::Failed { error, .. }, Some(head)) if is_lost_connection(&error) => {
+                Request::from_parts(head, RequestBody::empty(Arc::clone(&traffic)))
+            }
+            (error, _) => return Err(self.exchange_failure(error)),
         };
         let mut upstream = self.dial(record).await?;
-        match self.send(&mut upstream, again).await? {
+        match upstream.exchange(again, &traffic).await {
             Ok(response) => Ok((response, upstream)),
-            Err(error) => Err(failure(&error.error)),
+            Err(error) => Err(self.exchange_failure(error)),
+        }
+    }
+
+    fn exchange_failure(&self, error: ExchangeError) -> Failure {
+        match error {
+            ExchangeError::Failed { error, .. } => failure(&error),
+            ExchangeError::Silent => {
+                let patience = self.connection.proxy.config.response_timeout;
+                let detail = format!("no response within {patience:?}");
+                Failure::new(Reason::ResponseTimeout, detail)
+            }
         }
     }
 
@@ -236,7 +253,7 @@ impl Exchange<'_> {
         let proxy = &self.connection.proxy;
         let (socket, address, valid_until) = proxy.reach(self.permit, self.target, record).await?;
         proxy.metrics.pool.opened.inc();
-        Upstream::new(socket, address, valid_until)
+        Upstream::new(socket, address, valid_until, proxy.config.response_timeout)
             .await
             .map_err(|error| failure(&error))
     }
@@ -257,28 +274,6 @@ impl Exchange<'_> {
             });
         }
         request
-    }
-
-    /// The response head, as long as the exchange makes progress.
-    async fn send(
-        &self,
-        upstream: &mut Upstream,
-        request: Request<RequestBody>,
-    ) -> Result<Result<Response<Incoming>, ExchangeError>, Failure> {
-        let patience = self.connection.proxy.config.response_timeout;
-        let traffic = request.body().traffic();
-        let mut exchange = std::pin::pin!(upstream.exchange(request));
-        let mut uploaded = traffic.sent();
-        loop {
-            if let Ok(ended) = tokio::time::timeout(patience, exchange.as_mut()).await {
-                return Ok(ended);
-            }
-            // An upload that goes on is no silence of the upstream.
-            if traffic.sent() == uploaded {
-                return Err(response_timeout(patience));
-            }
-            uploaded = traffic.sent();
-        }
     }
 
     /// Rewrites the response for the client, and hands the connection over after a 101.
@@ -352,13 +347,6 @@ impl Exchange<'_> {
 
 fn own(head: http::response::Parts) -> Response<bytes::Bytes> {
     Response::from_parts(head, bytes::Bytes::new())
-}
-
-fn response_timeout(patience: Duration) -> Failure {
-    Failure::new(
-        Reason::ResponseTimeout,
-        format!("no response within {patience:?}"),
-    )
 }
 
 fn failure(error: &hyper::Error) -> Failure {

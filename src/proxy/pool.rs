@@ -18,11 +18,13 @@ use crossbeam_queue::ArrayQueue;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::body::RequestBody;
+use super::patience::Patience;
 use crate::access::Traffic;
 use crate::metrics::{ActiveGuard, Direction, Metrics};
 use crate::policy::Permit;
@@ -114,6 +116,7 @@ impl Pool {
 pub(crate) struct Upstream {
     sender: SendRequest<RequestBody>,
     driver: Driver,
+    patience: Patience,
     /// The peer.
     pub(crate) address: SocketAddr,
     /// Until when DNS said that the peer is the target.
@@ -124,25 +127,45 @@ pub(crate) struct Upstream {
 
 /// Why an exchange came to nothing.
 #[derive(Debug)]
-pub(crate) struct ExchangeError {
-    pub(crate) error: hyper::Error,
-    /// The request, when nothing of it was sent.
-    pub(crate) unsent: Option<Box<Request<RequestBody>>>,
+pub(crate) enum ExchangeError {
+    /// The connection failed.
+    Failed {
+        error: hyper::Error,
+        /// The request, when nothing of it was sent.
+        unsent: Option<Box<Request<RequestBody>>>,
+    },
+    /// The upstream was silent for too long.
+    Silent,
+}
+
+impl From<TrySendError<Request<RequestBody>>> for ExchangeError {
+    fn from(mut refused: TrySendError<Request<RequestBody>>) -> Self {
+        let unsent = refused.take_message().map(Box::new);
+        Self::Failed {
+            error: refused.into_error(),
+            unsent,
+        }
+    }
 }
 
 impl Upstream {
     /// Speaks HTTP/1.1 over a connection that was just dialled.
+    ///
+    /// `response_timeout` is how long it may be silent before a response.
     pub(crate) async fn new(
         socket: TcpStream,
         address: SocketAddr,
         valid_until: Instant,
+        response_timeout: Duration,
     ) -> Result<Box<Self>, hyper::Error> {
         let (sender, driver) = http1::Builder::new()
             .handshake(TokioIo::new(socket))
             .await?;
+        let patience = Patience::new(response_timeout);
         Ok(Box::new(Self {
             sender,
             driver,
+            patience,
             address,
             valid_until,
             reused: false,
@@ -153,24 +176,36 @@ impl Upstream {
     pub(crate) async fn exchange(
         &mut self,
         request: Request<RequestBody>,
+        traffic: &Traffic,
     ) -> Result<Response<Incoming>, ExchangeError> {
         let mut response = std::pin::pin!(self.sender.try_send_request(request));
         let mut ended = false;
+        let mut uploaded = traffic.sent();
+        self.patience.restart();
         std::future::poll_fn(|cx| {
             // The driver first: it writes the request, and hands over the response.
             if !ended
-                && let Poll::Ready(_result) = Pin::new(&mut self.driver).poll_without_shutdown(cx)
+                && Pin::new(&mut self.driver)
+                    .poll_without_shutdown(cx)
+                    .is_ready()
             {
                 // Its error is told to the waiting response.
                 ended = true;
             }
-            response.as_mut().poll(cx)
+            if let Poll::Ready(answered) = response.as_mut().poll(cx) {
+                return Poll::Ready(answered.map_err(ExchangeError::from));
+            }
+            while self.patience.poll_out(cx).is_ready() {
+                // An upload that goes on is no silence of the upstream.
+                if traffic.sent() == uploaded {
+                    return Poll::Ready(Err(ExchangeError::Silent));
+                }
+                uploaded = traffic.sent();
+                self.patience.restart();
+            }
+            Poll::Pending
         })
         .await
-        .map_err(|mut refused| ExchangeError {
-            unsent: refused.take_message().map(Box::new),
-            error: refused.into_error(),
-        })
     }
 
     /// The socket and what was read from it, after a 101 has ended HTTP on it.
