@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::header::CONNECTION;
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
@@ -173,7 +174,7 @@ pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, mut drain: Drain) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = drain.reaches(Phase::Closing) => return,
+            () = drain.reaches(Phase::Closing) => break,
         };
         match accepted {
             Ok((socket, client)) => {
@@ -187,6 +188,10 @@ pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, mut drain: Drain) {
                 backoff = (backoff * 2).min(ACCEPT_BACKOFF_MAX);
             }
         }
+    }
+    // Closing the listener would reset what the kernel has accepted already.
+    while let Some(Ok((socket, client))) = listener.accept().now_or_never() {
+        admit(&proxy, socket, client, &drain);
     }
 }
 

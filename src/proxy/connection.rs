@@ -153,6 +153,9 @@ async fn drive(
             () = tokio::time::sleep(FIRST_REQUEST_GRACE) => {}
         }
     }
+    if let Waiting::Head(_) = progress.waiting() {
+        return Ended::Refused(Failure::new(Reason::Draining, String::new()));
+    }
     Pin::new(&mut *http).graceful_shutdown();
     tokio::select! {
         ended = poll_fn(|cx| http.poll_without_shutdown(cx)) => Ended::of(ended, progress),
@@ -165,8 +168,8 @@ async fn drive(
 enum Ended {
     /// Regularly: closed, or handed over to a tunnel.
     Done,
-    /// A head could not be parsed, and the client is to be told.
-    Unparsed(Failure),
+    /// Without a whole request, and the client is to be told why.
+    Refused(Failure),
     /// The client took too long.
     TimedOut,
     /// The client is gone, or cannot be told anything any more.
@@ -186,7 +189,7 @@ impl Ended {
         } else {
             Reason::BadRequest
         };
-        Self::Unparsed(Failure::new(reason, format!("{error}.")))
+        Self::Refused(Failure::new(reason, format!("{error}.")))
     }
 }
 
@@ -225,7 +228,7 @@ impl Ending {
             // The answer is not out: what follows it would be garbled.
             (_, Some(_)) => relay::reset(&socket),
             (Ended::Done, None) => linger(&socket, progress.client_finished()).await,
-            (Ended::Unparsed(failure), None) => {
+            (Ended::Refused(failure), None) => {
                 proxy.metrics.count_rejected(failure.reason);
                 refuse(proxy, &socket, &failure).await;
             }

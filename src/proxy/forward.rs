@@ -253,7 +253,7 @@ impl Exchange<'_> {
         let proxy = &self.connection.proxy;
         let (socket, address, valid_until) = proxy.reach(self.permit, self.target, record).await?;
         proxy.metrics.pool.opened.inc();
-        Upstream::new(socket, address, valid_until, proxy.config.response_timeout)
+        Upstream::new(socket, address, valid_until, &proxy.config)
             .await
             .map_err(|error| failure(&error))
     }

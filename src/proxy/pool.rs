@@ -26,6 +26,7 @@ use tokio::net::TcpStream;
 use super::body::RequestBody;
 use super::patience::Patience;
 use crate::access::Traffic;
+use crate::config::Config;
 use crate::metrics::{ActiveGuard, Direction, Metrics};
 use crate::policy::Permit;
 use crate::target::Target;
@@ -151,17 +152,18 @@ impl From<TrySendError<Request<RequestBody>>> for ExchangeError {
 impl Upstream {
     /// Speaks HTTP/1.1 over a connection that was just dialled.
     ///
-    /// `response_timeout` is how long it may be silent before a response.
+    /// The configuration says how large a response head may be and how long it may take.
     pub(crate) async fn new(
         socket: TcpStream,
         address: SocketAddr,
         valid_until: Instant,
-        response_timeout: Duration,
+        config: &Config,
     ) -> Result<Box<Self>, hyper::Error> {
         let (sender, driver) = http1::Builder::new()
+            .max_header_size(config.max_header_bytes)
             .handshake(TokioIo::new(socket))
             .await?;
-        let patience = Patience::new(response_timeout);
+        let patience = Patience::new(config.response_timeout);
         Ok(Box::new(Self {
             sender,
             driver,

@@ -179,3 +179,23 @@ async fn a_second_stop_ends_it_at_once() {
     proxy.stop(Stop::Gently).await;
     assert_eq!(proxy.ended().await.tunnels_closed, 1);
 }
+
+#[tokio::test]
+async fn a_head_that_is_not_whole_when_the_grace_is_over_is_told_to_try_elsewhere() {
+    let proxy = builder(Duration::ZERO, Duration::from_secs(10))
+        .start()
+        .await;
+    let mut client = proxy.connect().await;
+    send(&mut client, b"GET http://evil.test/ HT").await;
+    proxy
+        .shows("outgate_connections_active{listener=\"proxy\"} 1")
+        .await;
+    proxy.stop(Stop::Gently).await;
+    let answer = read_to_end(&mut client).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 503 egress failed: draining\r\n"),
+        "{answer}"
+    );
+    assert_eq!(field(&answer, "retry-after"), Some("1"));
+    proxy.ended().await;
+}

@@ -33,3 +33,5 @@ mod drain;
 mod admin;
 // The program as it is started: configuration, exit codes, commands, log lines.
 mod program;
+// What the documents say, held to what the code does.
+mod docs;

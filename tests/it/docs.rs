@@ -1,0 +1,125 @@
+use std::collections::BTreeSet;
+
+use outgate::config::VARIABLES;
+use outgate::reason::Reason;
+
+use crate::harness::origin::Origin;
+use crate::harness::{TestProxy, connect_head};
+
+const README: &str = include_str!("../../README.md");
+const ARCHITECTURE: &str = include_str!("../../ARCHITECTURE.md");
+
+/// The rows of the table that follows a header cell.
+fn table(header: &str) -> Vec<Vec<String>> {
+    README
+        .lines()
+        .skip_while(|line| !line.starts_with(&format!("| {header} |")))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| {
+            line.trim_matches('|')
+                .split(" | ")
+                .map(|cell| cell.trim().replace('`', ""))
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn the_readme_has_exactly_the_variables_with_their_defaults() {
+    let documented: Vec<_> = table("variable")
+        .into_iter()
+        .map(|row| (row[0].clone(), row[1].clone()))
+        .collect();
+    let real: Vec<_> = VARIABLES
+        .iter()
+        .map(|variable| {
+            let default = if variable.default.is_empty() {
+                "empty"
+            } else {
+                variable.default
+            };
+            (variable.name.to_owned(), default.to_owned())
+        })
+        .collect();
+    assert_eq!(documented, real);
+}
+
+#[test]
+fn the_readme_has_exactly_the_reasons_with_status_and_token() {
+    let documented: Vec<_> = table("reason")
+        .into_iter()
+        .map(|row| row[..3].to_vec())
+        .collect();
+    let real: Vec<_> = Reason::ALL
+        .into_iter()
+        .map(|reason| {
+            let row = reason.row();
+            let sent = row.proxy_error.map(|_| row.status.as_u16().to_string());
+            let token = row.proxy_error.unwrap_or_default();
+            vec![
+                row.label.to_owned(),
+                sent.unwrap_or_default(),
+                token.to_owned(),
+            ]
+        })
+        .collect();
+    assert_eq!(documented, real);
+}
+
+#[tokio::test]
+async fn the_readme_has_exactly_the_metrics() {
+    let origin = Origin::answering("").await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    // Families without a series are not shown, so each gets one.
+    proxy.ask("garbage\r\n\r\n").await;
+    proxy.ask(&connect_head("evil.test:443")).await;
+    proxy
+        .tunnel(&format!("origin.test:{}", origin.port()))
+        .await;
+    let metrics = proxy.metrics().await;
+    let real: BTreeSet<_> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .filter(|name| name.starts_with("outgate_"))
+        .collect();
+    let rows = table("metric");
+    let documented: BTreeSet<_> = rows.iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(documented, real);
+}
+
+#[test]
+fn every_source_file_is_on_the_map() {
+    let mut folders = vec![std::path::PathBuf::from(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/src"
+    ))];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if path.is_dir() {
+                folders.push(path);
+            } else if name != "tests.rs"
+                && !path.components().any(|part| part.as_os_str() == "tests")
+            {
+                let parent = path
+                    .parent()
+                    .unwrap()
+                    .file_name()
+                    .unwrap()
+                    .to_str()
+                    .unwrap();
+                let on_map = if parent == "src" {
+                    name.to_owned()
+                } else {
+                    format!("{parent}/{name}")
+                };
+                assert!(
+                    ARCHITECTURE.contains(&format!("`{on_map}`")),
+                    "{on_map} is missing"
+                );
+            }
+        }
+    }
+}
