@@ -148,6 +148,23 @@ fn is_uri_host(value: &[u8]) -> bool {
     })
 }
 
+/// Whether the content is framed in a way that has one reading.
+///
+/// RFC 9112 §6.1: a recipient refuses a transfer coding it does not understand. Codings besides
+/// `chunked` belong to one connection, and would reach the next one undeclared.
+#[must_use]
+pub fn framing_is_plain(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
 /// What to do with `Max-Forwards` of a `TRACE` or `OPTIONS` (RFC 9110 §7.6.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forwards {
@@ -308,6 +325,21 @@ mod tests {
         assert!(!host_is_sound(&none, Version::HTTP_11));
         assert!(host_is_sound(&none, Version::HTTP_10));
         assert!(!host_is_sound(&bad, Version::HTTP_11));
+    }
+
+    #[test]
+    fn chunked_alone_and_once_is_plain_framing_rfc9112_6_1() {
+        assert!(framing_is_plain(&map(&[])));
+        assert!(framing_is_plain(&map(&[("transfer-encoding", "Chunked")])));
+        assert!(!framing_is_plain(&map(&[(
+            "transfer-encoding",
+            "gzip, chunked"
+        )])));
+        let twice = [
+            ("transfer-encoding", "chunked"),
+            ("transfer-encoding", "chunked"),
+        ];
+        assert!(!framing_is_plain(&map(&twice)));
     }
 
     #[test]

@@ -225,8 +225,8 @@ fn admit(proxy: &Arc<Proxy>, socket: TcpStream, client: SocketAddr, drain: &Drai
 async fn handle(
     connection: Arc<Connection>,
     request: Request<Incoming>,
+    in_flight: InFlight,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let in_flight = connection.progress.request_begun(request.version());
     let proxy = &connection.proxy;
     let is_connect = request.method() == Method::CONNECT;
     let mut record = AccessRecord::open(
@@ -236,10 +236,8 @@ async fn handle(
         request.method(),
         request.headers(),
     );
-    let answered = if !headers::host_is_sound(request.headers(), request.version()) {
-        Err(Failure::bad_request(
-            "Exactly one valid Host field is required (RFC 9112 section 3.2).",
-        ))
+    let answered = if let Err(failure) = sound(&request) {
+        Err(failure)
     } else if is_connect {
         tunnel::connect(&connection, &request, &mut record)
             .await
@@ -263,6 +261,19 @@ async fn handle(
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
+}
+
+/// Whether the head can be acted on, whatever it asks for.
+fn sound(request: &Request<Incoming>) -> Result<(), Failure> {
+    if !headers::host_is_sound(request.headers(), request.version()) {
+        let detail = "Exactly one valid Host field is required (RFC 9112 section 3.2).";
+        return Err(Failure::bad_request(detail));
+    }
+    if !headers::framing_is_plain(request.headers()) {
+        let detail = "No transfer coding but chunked is understood (RFC 9112 section 6.1).";
+        return Err(Failure::bad_request(detail));
+    }
+    Ok(())
 }
 
 /// The response for a failed request.

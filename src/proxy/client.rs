@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures_util::task::AtomicWaker;
 use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -43,6 +44,8 @@ pub(crate) struct Progress {
     flushed: AtomicBool,
     /// Whether an answer of hyper's own was dropped.
     dropped_answer: AtomicBool,
+    /// Wakes the reader from whom the end of the client's data was held back.
+    end_held_back: AtomicWaker,
 }
 
 /// What a connection that answers no request is waiting for.
@@ -72,6 +75,7 @@ impl Progress {
             finished: AtomicBool::new(false),
             flushed: AtomicBool::new(true),
             dropped_answer: AtomicBool::new(false),
+            end_held_back: AtomicWaker::new(),
         }
     }
 
@@ -173,7 +177,8 @@ impl Progress {
     /// RFC 9112 §9.6: a client that closes its side then still wants the answer. hyper takes the
     /// end of its data for the end of the client, so that is held back.
     fn still_wants_answer(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) > 0 && !self.is_uploading()
+        let owed = self.in_flight.load(Ordering::Relaxed) > 0 && !self.is_uploading();
+        owed || !self.is_flushed()
     }
 
     /// Nothing is being answered, and all answers have left.
@@ -232,7 +237,8 @@ impl AsyncRead for ClientStream {
         let read = &buffer.filled()[before..];
         self.progress.read(read);
         if read.is_empty() && self.progress.still_wants_answer() {
-            // The end is told when the answer has left; until then only a reset is news.
+            // The end is told when the answer has left.
+            self.progress.end_held_back.register(cx.waker());
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
@@ -273,6 +279,7 @@ impl AsyncWrite for ClientStream {
     /// hyper flushes when its own buffer is empty: everything written has left.
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.progress.flushed.store(true, Ordering::Relaxed);
+        self.progress.end_held_back.wake();
         Poll::Ready(Ok(()))
     }
 

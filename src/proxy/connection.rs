@@ -132,7 +132,9 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        Box::pin(handle(Arc::clone(&self.0), request))
+        // Now, not when the answer is first polled: hyper looks for the client's end in between.
+        let in_flight = self.0.progress.request_begun(request.version());
+        Box::pin(handle(Arc::clone(&self.0), request, in_flight))
     }
 }
 

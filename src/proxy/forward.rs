@@ -285,6 +285,10 @@ impl Exchange<'_> {
         record: &mut AccessRecord,
     ) -> Result<Answer, Failure> {
         let (mut head, content) = response.into_parts();
+        if !headers::framing_is_plain(&head.headers) {
+            let detail = "the response has a transfer coding besides chunked";
+            return Err(Failure::new(Reason::ProtocolError, detail.to_owned()));
+        }
         let version = head.version;
         let hop = headers::take_hop_by_hop(&mut head.headers);
         headers::append_via(&mut head.headers, version, &self.connection.proxy.via);
@@ -374,8 +378,8 @@ pub(crate) fn classify(error: &hyper::Error) -> Reason {
     if error.is_parse() {
         Reason::ProtocolError
     } else if error.is_user() || error.is_body_write_aborted() {
-        // The only body written upstream is the client's: it broke off.
-        Reason::ClientClosed
+        // The only content sent upstream is the client's: it broke off, or its framing did.
+        Reason::BadRequest
     } else if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         Reason::ConnectionReset
     } else {

@@ -1,4 +1,6 @@
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hickory_resolver::proto::op::ResponseCode;
@@ -138,4 +140,62 @@ async fn a_kept_connection_is_left_when_dns_names_another_host() {
         answer.starts_with("HTTP/1.1 502 egress failed: connection_refused\r\n"),
         "{answer}"
     );
+}
+
+#[tokio::test]
+async fn an_answer_too_large_for_a_datagram_comes_over_tcp() {
+    let origin = Origin::answering("").await;
+    let server = DnsServer::start(|_, _| {
+        // The one that answers is the last of two hundred; the others are prohibited.
+        let mut addresses: Vec<IpAddr> = (1..200).map(|last| [10, 0, 0, last].into()).collect();
+        addresses.push(LOOPBACK.into());
+        Answer::TooMany(addresses)
+    })
+    .await;
+    let proxy = builder(&server).start().await;
+    proxy.tunnel(&format!("a.dns.test:{}", origin.port())).await;
+}
+
+#[tokio::test]
+async fn aliases_that_go_round_in_circles_are_an_error() {
+    let server = DnsServer::start(|name, _| {
+        Answer::Alias(if name == "a.dns.test" {
+            "b.dns.test."
+        } else {
+            "a.dns.test."
+        })
+    })
+    .await;
+    let proxy = builder(&server).start().await;
+    let answer = proxy.ask(&connect_head("a.dns.test:443")).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 502 egress failed: dns_"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_is_asked_again() {
+    let origin = Origin::answering("").await;
+    let back = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&back);
+    let server = DnsServer::start(move |_, _| {
+        if seen.load(Ordering::SeqCst) {
+            Answer::Addresses(vec![LOOPBACK.into()], 60)
+        } else {
+            Answer::Silence
+        }
+    })
+    .await;
+    let proxy = builder(&server)
+        .with(|config| config.dns_timeout = Duration::from_millis(200))
+        .start()
+        .await;
+    let answer = proxy.ask(&connect_head("a.dns.test:443")).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 504 egress failed: dns_timeout\r\n"),
+        "{answer}"
+    );
+    back.store(true, Ordering::SeqCst);
+    proxy.tunnel(&format!("a.dns.test:{}", origin.port())).await;
 }

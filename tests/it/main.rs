@@ -23,6 +23,10 @@ mod refusals;
 mod dns;
 // Requests that are none.
 mod bad_input;
+// Clients that mean harm.
+mod hostile_clients;
+// Upstreams that do.
+mod hostile_upstreams;
 // Timeouts and connection limits.
 mod limits;
 // The account: each request once, however it ended.

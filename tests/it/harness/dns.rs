@@ -4,10 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hickory_resolver::proto::op::{Message, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, SOA};
+use hickory_resolver::proto::op::{Message, Query, ResponseCode};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, SOA};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket};
 
 use super::any_port;
 
@@ -15,13 +16,17 @@ use super::any_port;
 pub(crate) enum Answer {
     /// These addresses (those of the family asked for), for this many seconds.
     Addresses(Vec<IpAddr>, u32),
+    /// The same, but too many for a datagram: they are to be asked for over TCP.
+    TooMany(Vec<IpAddr>),
+    /// Another name to look at.
+    Alias(&'static str),
     /// An error, with a negative lifetime of a minute.
     Fails(ResponseCode),
     /// Nothing at all.
     Silence,
 }
 
-/// A name server on loopback, over UDP.
+/// A name server on loopback, over UDP and TCP.
 pub(crate) struct DnsServer {
     pub(crate) address: SocketAddr,
     asked: Arc<AtomicUsize>,
@@ -31,12 +36,15 @@ impl DnsServer {
     /// `script` gets the name, without its last dot, and how many questions came before.
     pub(crate) async fn start<F>(script: F) -> Self
     where
-        F: Fn(&str, usize) -> Answer + Send + 'static,
+        F: Fn(&str, usize) -> Answer + Send + Sync + 'static,
     {
-        let socket = UdpSocket::bind(any_port()).await.unwrap();
-        let address = socket.local_addr().unwrap();
+        let listener = TcpListener::bind(any_port()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let socket = UdpSocket::bind(address).await.unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&asked);
+        let script = Arc::new(script);
+        tokio::spawn(over_tcp(listener, Arc::clone(&script)));
         tokio::spawn(async move {
             let mut buffer = [0; 4096];
             while let Ok((length, peer)) = socket.recv_from(&mut buffer).await {
@@ -44,7 +52,7 @@ impl DnsServer {
                     continue;
                 };
                 let before = counter.fetch_add(1, Ordering::SeqCst);
-                if let Some(answer) = reply(&query, &script, before) {
+                if let Some(answer) = reply(&query, &*script, before, false) {
                     let _ = socket.send_to(&answer.to_vec().unwrap(), peer).await;
                 }
             }
@@ -62,6 +70,7 @@ fn reply(
     query: &Message,
     script: &impl Fn(&str, usize) -> Answer,
     before: usize,
+    over_tcp: bool,
 ) -> Option<Message> {
     let question = query.queries.first()?;
     let name = question.name().to_ascii();
@@ -74,23 +83,55 @@ fn reply(
             reply.metadata.response_code = code;
             reply.authorities.push(start_of_authority(question.name()));
         }
-        Answer::Addresses(addresses, ttl) => {
-            for address in addresses {
-                let data = match address {
-                    IpAddr::V4(v4) if question.query_type() == RecordType::A => RData::A(A(v4)),
-                    IpAddr::V6(v6) if question.query_type() == RecordType::AAAA => {
-                        RData::AAAA(AAAA(v6))
-                    }
-                    IpAddr::V4(_) | IpAddr::V6(_) => continue,
-                };
-                reply.add_answer(Record::from_rdata(question.name().clone(), ttl, data));
-            }
-            if reply.answers.is_empty() {
-                reply.authorities.push(start_of_authority(question.name()));
-            }
+        Answer::TooMany(_) if !over_tcp => reply.metadata.truncation = true,
+        Answer::TooMany(addresses) => add_addresses(&mut reply, question, addresses, 60),
+        Answer::Alias(other) => {
+            let alias = RData::CNAME(CNAME(Name::from_ascii(other).unwrap()));
+            reply.add_answer(Record::from_rdata(question.name().clone(), 60, alias));
         }
+        Answer::Addresses(addresses, ttl) => add_addresses(&mut reply, question, addresses, ttl),
     }
     Some(reply)
+}
+
+/// Those of the family asked for.
+fn add_addresses(reply: &mut Message, question: &Query, addresses: Vec<IpAddr>, ttl: u32) {
+    for address in addresses {
+        let data = match address {
+            IpAddr::V4(v4) if question.query_type() == RecordType::A => RData::A(A(v4)),
+            IpAddr::V6(v6) if question.query_type() == RecordType::AAAA => RData::AAAA(AAAA(v6)),
+            IpAddr::V4(_) | IpAddr::V6(_) => continue,
+        };
+        reply.add_answer(Record::from_rdata(question.name().clone(), ttl, data));
+    }
+    if reply.answers.is_empty() {
+        reply.authorities.push(start_of_authority(question.name()));
+    }
+}
+
+async fn over_tcp<F>(listener: TcpListener, script: Arc<F>)
+where
+    F: Fn(&str, usize) -> Answer + Send + Sync + 'static,
+{
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let script = Arc::clone(&script);
+        tokio::spawn(async move {
+            // Each message is preceded by its length (RFC 1035 §4.2.2).
+            while let Ok(length) = stream.read_u16().await {
+                let mut query = vec![0; length.into()];
+                stream.read_exact(&mut query).await.unwrap();
+                let query = Message::from_vec(&query).unwrap();
+                if let Some(answer) = reply(&query, &*script, 0, true) {
+                    let answer = answer.to_vec().unwrap();
+                    stream
+                        .write_u16(answer.len().try_into().unwrap())
+                        .await
+                        .unwrap();
+                    stream.write_all(&answer).await.unwrap();
+                }
+            }
+        });
+    }
 }
 
 /// What gives a negative answer its lifetime (RFC 2308).
