@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, StatusCode};
 
+use crate::enforced::InForce;
+use crate::headers;
 use crate::metrics::{Direction, Kind, Metrics, Outcome, RuleMetrics};
 use crate::policy::{Denial, Permit};
 use crate::reason::Reason;
@@ -30,6 +32,8 @@ pub struct AccessRecord {
     client: SocketAddr,
     trace_id: TraceId,
     target: Option<Target>,
+    user: Option<Arc<str>>,
+    generation: u64,
     rule: Option<Arc<str>>,
     rule_metrics: Option<Arc<RuleMetrics>>,
     would_deny: Option<Reason>,
@@ -67,6 +71,8 @@ impl AccessRecord {
             client,
             trace_id: TraceId::of(headers),
             target: None,
+            user: headers::basic_user(headers).map(Arc::from),
+            generation: 0,
             rule: None,
             rule_metrics: None,
             would_deny: None,
@@ -98,8 +104,22 @@ impl AccessRecord {
         self.target = Some(target);
     }
 
-    /// Notes the rule that let the request through.
-    pub fn permitted(&mut self, permit: &Permit, rule_metrics: Arc<RuleMetrics>) {
+    /// The user name the client gave in `Proxy-Authorization`.
+    #[must_use]
+    pub fn user(&self) -> Option<&Arc<str>> {
+        self.user.as_ref()
+    }
+
+    /// Generation of the policy that let the request through; 0 before one did.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Notes the rule that let the request through, of the policy in force.
+    pub fn permitted(&mut self, permit: &Permit, in_force: &InForce) {
+        let rule_metrics = in_force.rule_metrics(permit.rule_id());
+        self.generation = in_force.generation();
         self.rule = Some(Arc::clone(permit.rule()));
         self.would_deny = permit.would_deny().map(Denial::reason);
         self.rule_metrics = Some(rule_metrics);

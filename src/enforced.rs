@@ -20,6 +20,7 @@ pub struct Enforced {
 /// One policy with the handles of its rules.
 #[derive(Debug)]
 pub struct InForce {
+    generation: u64,
     policy: Arc<Policy>,
     rules: Vec<Arc<RuleMetrics>>,
 }
@@ -28,7 +29,7 @@ impl Enforced {
     /// Puts a first policy in force.
     #[must_use]
     pub fn new(policy: Policy, metrics: Arc<Metrics>) -> Self {
-        let first = Arc::new(InForce::new(policy, &metrics));
+        let first = Arc::new(InForce::new(policy, 1, &metrics));
         let enforced = Self {
             current: ArcSwap::from(first),
             metrics,
@@ -44,8 +45,9 @@ impl Enforced {
 
     /// Puts another policy in force, at once and for every request from now on.
     pub fn replace(&self, policy: Policy) {
+        let generation = self.load().generation + 1;
         self.current
-            .store(Arc::new(InForce::new(policy, &self.metrics)));
+            .store(Arc::new(InForce::new(policy, generation, &self.metrics)));
         self.tell();
     }
 
@@ -60,16 +62,23 @@ impl Enforced {
 }
 
 impl InForce {
-    fn new(policy: Policy, metrics: &Metrics) -> Self {
+    fn new(policy: Policy, generation: u64, metrics: &Metrics) -> Self {
         let rules = policy
             .rule_names()
             .iter()
             .map(|name| Arc::new(metrics.rule(name)))
             .collect();
         Self {
+            generation,
             policy: Arc::new(policy),
             rules,
         }
+    }
+
+    /// Counts up by one with each policy put in force.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The policy.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hickory_resolver::Hosts;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::admin::{self, Admin, Answer};
@@ -14,8 +14,8 @@ use crate::inspect::Inspector;
 use crate::limits;
 use crate::listen::Listeners;
 use crate::metrics::{ListenerKind, Metrics};
-use crate::policy::Policy;
 use crate::proxy::{self, Dialer, Proxy, Resolver, ResolverError, ResolverSettings};
+use crate::reload::{self, LoadError, Reloader, Source};
 use crate::tunnels::Tunnels;
 
 /// A gateway that is ready to serve.
@@ -28,11 +28,15 @@ pub struct Gateway {
     listeners: Listeners,
     drainer: Drainer,
     drain: Drain,
+    source: Source,
 }
 
 /// The gateway cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The policy file is no policy.
+    #[error(transparent)]
+    Policy(#[from] LoadError),
     /// No name could be resolved.
     #[error(transparent)]
     Resolver(#[from] ResolverError),
@@ -45,22 +49,6 @@ pub enum StartError {
     /// `OUTGATE_VIA` cannot stand in a header field.
     #[error("OUTGATE_VIA: {0}")]
     Via(#[from] http::header::InvalidHeaderValue),
-}
-
-/// The policy that a configuration states.
-#[must_use]
-pub fn policy(config: &Config) -> Policy {
-    let mut policy = Policy::builder()
-        .allow_addresses(config.allow_addresses.iter().copied())
-        .deny_addresses(config.deny_addresses.iter().copied())
-        .mode(config.mode);
-    for rule in &config.allow {
-        policy = policy.allow(rule.clone());
-    }
-    for rule in &config.deny {
-        policy = policy.deny(rule.clone());
-    }
-    policy.build()
 }
 
 /// The resolver that a configuration states.
@@ -85,6 +73,7 @@ impl Gateway {
     /// When there is no name server, or a listener is broken.
     pub fn new(config: Config, listeners: Listeners, hosts: Hosts) -> Result<Self, StartError> {
         let config = Arc::new(config);
+        let loaded = reload::load(&config)?;
         let metrics = Arc::new(Metrics::new()?);
         let tunnels = Arc::new(Tunnels::new(
             Arc::clone(&metrics),
@@ -105,7 +94,7 @@ impl Gateway {
             .collect();
         let proxy = Arc::new(Proxy::new(
             Arc::clone(&config),
-            Enforced::new(policy(&config), Arc::clone(&metrics)),
+            Enforced::new(loaded.policy, Arc::clone(&metrics)),
             resolver(&config, hosts)?,
             Dialer::new(config.connect_timeout, own_ports),
             Arc::clone(&tunnels),
@@ -120,13 +109,20 @@ impl Gateway {
             listeners,
             drainer,
             drain,
+            source: loaded.source,
         })
     }
 
     /// Serves until `stops` says so and the drain is done.
     ///
     /// `dropped` counts the log lines that were dropped, for the metric.
-    pub async fn run(self, stops: mpsc::Receiver<Stop>, dropped: Option<ErrorCounter>) -> Drained {
+    /// `hangup` makes it read the policy file at once.
+    pub async fn run(
+        self,
+        stops: mpsc::Receiver<Stop>,
+        hangup: Arc<Notify>,
+        dropped: Option<ErrorCounter>,
+    ) -> Drained {
         self.announce();
         for listener in self.listeners.proxy {
             tokio::spawn(proxy::serve(
@@ -135,6 +131,13 @@ impl Gateway {
                 self.drain.clone(),
             ));
         }
+        let reloader = Reloader::new(
+            Arc::clone(&self.config),
+            Arc::clone(&self.proxy),
+            Arc::clone(&self.metrics),
+            hangup,
+            self.source,
+        );
         let api = |listener, kind, answer: Answer| {
             tokio::spawn(admin::serve(
                 listener,
@@ -159,7 +162,13 @@ impl Gateway {
             let answer = Arc::new(move |request: &_| inspector.answer(request));
             api(listener, ListenerKind::Inspect, answer);
         }
-        let sweeps = async { tokio::join!(self.tunnels.sweep(), self.proxy.sweep_pool()) };
+        let sweeps = async {
+            tokio::join!(
+                self.tunnels.sweep(),
+                self.proxy.sweep_pool(),
+                reloader.run()
+            )
+        };
         tokio::select! {
             drained = self.drainer.run(stops) => drained,
             _never = sweeps => unreachable!("the sweeps do not end"),

@@ -2,6 +2,7 @@
 //!
 //! Pure functions over a header map, so that each rule stands beside its section of RFC 9110.
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRANSFER_ENCODING, UPGRADE, VIA,
@@ -163,6 +164,21 @@ pub fn framing_is_plain(headers: &HeaderMap) -> bool {
             .eq_ignore_ascii_case(b"chunked"),
         (Some(_), Some(_)) => false,
     }
+}
+
+/// The user name of `Proxy-Authorization: Basic` (RFC 7617 §2), where there is a sound one.
+#[must_use]
+pub fn basic_user(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(PROXY_AUTHORIZATION)?.as_bytes();
+    let (scheme, rest) = value.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return None;
+    }
+    let credentials = BASE64_STANDARD.decode(rest.trim_ascii()).ok()?;
+    let user = credentials.split(|byte| *byte == b':').next()?;
+    String::from_utf8(user.to_vec())
+        .ok()
+        .filter(|user| !user.is_empty())
 }
 
 /// What to do with `Max-Forwards` of a `TRACE` or `OPTIONS` (RFC 9110 §7.6.2).
@@ -340,6 +356,17 @@ mod tests {
             ("transfer-encoding", "chunked"),
         ];
         assert!(!framing_is_plain(&map(&twice)));
+    }
+
+    #[test]
+    fn a_basic_user_is_read_up_to_the_colon_rfc7617_2() {
+        let user = |value| basic_user(&map(&[("proxy-authorization", value)]));
+        assert_eq!(user("Basic YmF0Y2g6c2VjcmV0").as_deref(), Some("batch"));
+        assert_eq!(user("basic YmF0Y2g6").as_deref(), Some("batch"));
+        assert_eq!(user("Bearer YmF0Y2g6"), None);
+        assert_eq!(user("Basic ???"), None);
+        assert_eq!(user("Basic"), None);
+        assert_eq!(user("Basic OnNlY3JldA=="), None);
     }
 
     #[test]

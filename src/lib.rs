@@ -18,6 +18,7 @@
 //!
 //! The edges:
 //! - [`config`]: environment and file → [`config::Config`].
+//! - [`reload`]: the policy file as it changes.
 //! - [`access`]: the account of one request: metrics and log line.
 //! - [`metrics`], [`telemetry`]: Prometheus registry; log.
 //! - [`admin`], [`inspect`]: `/metrics`, `/livez`, `/readyz`; what is open now.
@@ -41,6 +42,7 @@ pub mod metrics;
 pub mod policy;
 pub mod proxy;
 pub mod reason;
+pub mod reload;
 pub mod signals;
 pub mod target;
 pub mod telemetry;

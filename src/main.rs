@@ -1,6 +1,7 @@
 //! argv → configuration → log → runtime → gateway → exit code; the only file that exits.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use hickory_resolver::Hosts;
@@ -8,7 +9,7 @@ use outgate::config::Config;
 use outgate::gateway::Gateway;
 use outgate::listen::Listeners;
 use outgate::telemetry::Telemetry;
-use outgate::{check, gateway, health, signals};
+use outgate::{check, gateway, health, reload, signals};
 
 mod cli;
 
@@ -41,10 +42,11 @@ fn run(config: Config) -> Result<(), Exit> {
     let telemetry = Telemetry::start(&config).map_err(fail(Exit::Config))?;
     cli::runtime(&config)?.block_on(async {
         let stops = signals::stops().map_err(fail(Exit::Failure))?;
+        let hangup = signals::hangup().map_err(fail(Exit::Failure))?;
         let listeners = Listeners::bind(&config).map_err(fail(Exit::Config))?;
         let hosts = Hosts::from_system().unwrap_or_default();
         let gateway = Gateway::new(config, listeners, hosts).map_err(fail(Exit::Config))?;
-        gateway.run(stops, Some(telemetry.dropped())).await;
+        gateway.run(stops, hangup, Some(telemetry.dropped())).await;
         Ok(())
     })
 }
@@ -57,8 +59,8 @@ fn check(
     cli::runtime(config)?.block_on(async {
         let hosts = Hosts::from_system().unwrap_or_default();
         let resolver = gateway::resolver(config, hosts).map_err(fail(Exit::Config))?;
-        let policy = std::sync::Arc::new(gateway::policy(config));
-        let checked = check::check(&policy, &resolver, client, target).await;
+        let policy = reload::load(config).map_err(fail(Exit::Config))?.policy;
+        let checked = check::check(&Arc::new(policy), &resolver, client, target).await;
         print!("{}", checked.report);
         if checked.allowed {
             Ok(())

@@ -11,11 +11,14 @@
 //! judge.rs    one rule against one request, and what several come to
 //! verdict.rs  Permit, Denial, Prohibited, the guard; address.rs the special-purpose blocks
 //! explain.rs  the same judgement, told in full
+//! file.rs     the policy file; clients.rs who a client is by it
 //! ```
 
 pub mod address;
 mod builder;
+mod clients;
 mod explain;
+pub mod file;
 mod host;
 mod index;
 mod judge;
@@ -29,6 +32,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use builder::PolicyBuilder;
+pub use clients::Clients;
 pub use explain::{Considered, Explanation, Outcome};
 pub use host::{HostPattern, parse_range};
 pub use path::PathPrefix;
@@ -80,6 +84,7 @@ pub struct Policy {
     index: Index,
     names: Vec<Arc<str>>,
     guard: Guard,
+    clients: Clients,
     mode: Mode,
     /// What report mode accounts requests under that no rule comes near.
     no_rule: Option<Named>,
@@ -149,6 +154,21 @@ impl Policy {
             verdict: self.verdict(judgement, target),
             considered,
         }
+    }
+
+    /// Who a client is, by its address and the user name it gives.
+    #[must_use]
+    pub fn identify(&self, address: IpAddr, user: Option<&str>) -> Client {
+        Client {
+            address,
+            name: self.clients.identify(address, user),
+        }
+    }
+
+    /// Whether a client can make itself known by a user name.
+    #[must_use]
+    pub fn knows_users(&self) -> bool {
+        self.clients.know_users()
     }
 
     /// The distinct names of the rules, in order; a [`RuleId`] is a position here. Fixed by

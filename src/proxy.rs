@@ -39,6 +39,7 @@ mod pool;
 mod relay;
 mod resolve;
 mod respond;
+mod revoke;
 mod tunnel;
 
 use admission::Admission;

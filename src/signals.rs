@@ -1,9 +1,10 @@
 //! Signals of the process, as requests to stop.
 
 use std::io;
+use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::drain::Stop;
 
@@ -28,4 +29,20 @@ pub fn stops() -> io::Result<mpsc::Receiver<Stop>> {
         }
     });
     Ok(receiver)
+}
+
+/// SIGHUP asks to read the policy file at once.
+///
+/// # Errors
+/// When the handler cannot be installed.
+pub fn hangup() -> io::Result<Arc<Notify>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let notify = Arc::new(Notify::new());
+    let notified = Arc::clone(&notify);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            notified.notify_one();
+        }
+    });
+    Ok(notify)
 }

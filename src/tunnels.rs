@@ -38,6 +38,12 @@ pub struct Tunnels {
 pub struct Opening {
     /// Who opened it.
     pub client: SocketAddr,
+    /// The user name the client gave.
+    pub user: Option<Arc<str>>,
+    /// The path of the plain request that switched protocols; none for a `CONNECT`.
+    pub path: Option<Box<str>>,
+    /// Generation of the policy that allowed it.
+    pub generation: u64,
     /// What it was opened to, as asked for.
     pub target: Target,
     /// The address that was dialled.

@@ -246,11 +246,22 @@ pub struct PolicyMetrics {
     pub rules: IntGauge,
     /// Counts up by one with each policy put in force.
     pub generation: IntGauge,
+    /// Changes of the file that were put in force.
+    pub reloaded: IntCounter,
+    /// Changes of the file that were refused.
+    pub reload_failed: IntCounter,
 }
 
 impl PolicyMetrics {
     pub(super) fn register(build: &Builder) -> Result<Self, prometheus::Error> {
+        let reloads = build.counters(
+            "policy_reloads_total",
+            "Changes of the policy file, by whether they were put in force.",
+            &["result"],
+        )?;
         Ok(Self {
+            reloaded: reloads.with_label_values(&["ok"]),
+            reload_failed: reloads.with_label_values(&["error"]),
             rules: build.gauge("policy_rules", "Rules of the policy in force.")?,
             generation: build.gauge(
                 "policy_generation",

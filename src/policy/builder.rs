@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::clients::Clients;
 use super::index::Index;
 use super::rule::{Action, Rule};
 use super::verdict::{Guard, Named, RuleId};
@@ -19,6 +20,7 @@ const NO_RULE: &str = "(none)";
 pub struct PolicyBuilder {
     rules: Vec<Rule>,
     guard: Guard,
+    clients: Clients,
     mode: Mode,
 }
 
@@ -58,6 +60,13 @@ impl PolicyBuilder {
         self
     }
 
+    /// The clients that rules can name.
+    #[must_use]
+    pub fn clients(mut self, clients: Clients) -> Self {
+        self.clients = clients;
+        self
+    }
+
     /// Sets whether denials are enforced or only reported.
     #[must_use]
     pub fn mode(mut self, mode: Mode) -> Self {
@@ -90,6 +99,7 @@ impl PolicyBuilder {
             index,
             names: names.list,
             guard,
+            clients: self.clients,
             mode,
             no_rule,
         }

@@ -25,7 +25,7 @@ use super::{Proxy, handle, relay};
 use crate::access::{AccessRecord, TraceId};
 use crate::drain::{Drain, Phase};
 use crate::metrics::{ActiveGuard, ListenerKind};
-use crate::policy::{Access, Client, Permit};
+use crate::policy::{Access, Permit};
 use crate::reason::Reason;
 use crate::target::Target;
 
@@ -40,7 +40,6 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(crate) struct Connection {
     pub(super) proxy: Arc<Proxy>,
     pub(super) client: SocketAddr,
-    identity: Client,
     pub(super) progress: Arc<Progress>,
     pub(super) drain: Drain,
     takeover: OnceLock<Takeover>,
@@ -55,14 +54,25 @@ impl Connection {
         record: &mut AccessRecord,
     ) -> Result<Permit, Failure> {
         let in_force = self.proxy.enforced.load();
-        match in_force.policy().authorize(&self.identity, target, access) {
+        let policy = in_force.policy();
+        let client = policy.identify(self.client.ip(), record.user().map(|user| &**user));
+        match policy.authorize(&client, target, access) {
             Ok(permit) => {
-                record.permitted(&permit, in_force.rule_metrics(permit.rule_id()));
+                record.permitted(&permit, &in_force);
                 Ok(permit)
             }
             Err(denial) => {
                 record.denied(&denial);
-                Err(Failure::new(denial.reason(), denial.to_string()))
+                // Another name may be let through where this one, or none, is not.
+                let may_say_who = denial.reason() == Reason::ClientNotAllowed
+                    && client.name.is_none()
+                    && policy.knows_users();
+                let reason = if may_say_who {
+                    Reason::AuthRequired
+                } else {
+                    denial.reason()
+                };
+                Err(Failure::new(reason, denial.to_string()))
             }
         }
     }
@@ -90,10 +100,6 @@ pub(super) async fn serve(
     let connection = Arc::new(Connection {
         proxy: Arc::clone(&proxy),
         client,
-        identity: Client {
-            address: client.ip(),
-            name: None,
-        },
         progress: Arc::clone(&progress),
         drain: drain.clone(),
         takeover: OnceLock::new(),

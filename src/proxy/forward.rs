@@ -70,13 +70,13 @@ pub(crate) async fn forward(
     let traffic = record
         .count_traffic()
         .ok_or_else(|| Failure::new(Reason::Internal, "a request without a rule".to_owned()))?;
-    let (head, hop_upgrades) = to_upstream(connection, head, &target)?;
+    let (head, switching) = to_upstream(connection, head, &target)?;
     let body = request_body(connection, content, &head, &traffic);
     let exchange = Exchange {
         connection,
         target: &target,
         permit: &permit,
-        hop_upgrades,
+        switching,
     };
     let (response, upstream) = exchange.run(head, body, record).await?;
     exchange
@@ -132,12 +132,12 @@ fn reflected(head: &Parts) -> Vec<u8> {
     message
 }
 
-/// Rewrites the head for the next hop; tells whether it asks for another protocol.
+/// Rewrites the head for the next hop; gives the path if it asks for another protocol.
 fn to_upstream(
     connection: &Connection,
     mut head: Parts,
     target: &Target,
-) -> Result<(Parts, bool), Failure> {
+) -> Result<(Parts, Option<Box<str>>), Failure> {
     let version = head.version;
     let hop = headers::take_hop_by_hop(&mut head.headers);
     // RFC 9112 §3.2.2: the received Host is ignored and made again from the target.
@@ -155,7 +155,8 @@ fn to_upstream(
         Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
     };
     head.version = Version::HTTP_11;
-    Ok((head, upgrades))
+    let switching = upgrades.then(|| head.uri.path().into());
+    Ok((head, switching))
 }
 
 fn request_body(
@@ -177,7 +178,8 @@ struct Exchange<'a> {
     connection: &'a Connection,
     target: &'a Target,
     permit: &'a Permit,
-    hop_upgrades: bool,
+    /// The path of a request that asks for another protocol.
+    switching: Option<Box<str>>,
 }
 
 impl Exchange<'_> {
@@ -318,10 +320,10 @@ impl Exchange<'_> {
         upstream: Box<Upstream>,
         record: &mut AccessRecord,
     ) -> Result<(), Failure> {
-        if !self.hop_upgrades || hop.upgrade.is_none() {
+        let (Some(path), Some(_)) = (&self.switching, &hop.upgrade) else {
             let detail = "the upstream switched protocols without being asked to";
             return Err(Failure::new(Reason::ProtocolError, detail.to_owned()));
-        }
+        };
         headers::put_hop_by_hop(
             headers,
             Hop {
@@ -344,7 +346,7 @@ impl Exchange<'_> {
             socket,
             address,
         )?;
-        self.connection.hand_over(takeover.with_early_bytes(early));
+        self.connection.hand_over(takeover.by_switch(path, early));
         Ok(())
     }
 }

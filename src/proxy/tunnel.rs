@@ -67,6 +67,9 @@ impl Takeover {
             .ok_or_else(|| Failure::new(Reason::Internal, "a tunnel without a rule".to_owned()))?;
         let opening = Opening {
             client: connection.client,
+            user: record.user().cloned(),
+            path: None,
+            generation: record.generation(),
             target,
             upstream: address,
             rule: Arc::clone(permit.rule()),
@@ -80,8 +83,9 @@ impl Takeover {
         })
     }
 
-    /// Bytes that the upstream sent right behind its 101.
-    pub(crate) fn with_early_bytes(mut self, from_upstream: Bytes) -> Self {
+    /// Came of a plain request for a path; the upstream may have sent bytes right behind its 101.
+    pub(crate) fn by_switch(mut self, path: &str, from_upstream: Bytes) -> Self {
+        self.opening.path = Some(path.into());
         self.from_upstream = from_upstream;
         self
     }
@@ -89,6 +93,7 @@ impl Takeover {
     /// Starts the tunnel in a task of its own, which is small: the one that spoke HTTP is not.
     pub(crate) fn start(self, proxy: &Proxy, client: TcpStream, from_client: Bytes, held: Held) {
         let record = proxy.tunnels.open(self.opening);
+        proxy.judge_again(record.tunnel());
         let early = Early {
             from_client,
             from_upstream: self.from_upstream,

@@ -1,6 +1,7 @@
 //! A gateway, origins and clients on loopback, at ports of the kernel's choice.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::Hosts;
@@ -10,7 +11,7 @@ use outgate::gateway::Gateway;
 use outgate::listen::Listeners;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 pub(crate) mod dns;
@@ -143,7 +144,7 @@ impl Builder {
         hosts.read_hosts_conf(self.hosts.as_bytes()).unwrap();
         let gateway = Gateway::new(self.config, listeners, hosts).unwrap();
         let (stops, receiver) = mpsc::channel(2);
-        let running = tokio::spawn(gateway.run(receiver, None));
+        let running = tokio::spawn(gateway.run(receiver, Arc::new(Notify::new()), None));
         TestProxy {
             address,
             admin,

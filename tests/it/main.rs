@@ -19,6 +19,12 @@ mod upgrade;
 mod reuse;
 // Who gets where, and what a refused client is told.
 mod refusals;
+// What one string of a variable cannot say.
+mod policy_file;
+// The policy file as it changes.
+mod reload;
+// What a new policy does to what is open.
+mod revocation;
 // Names: cache, families, failures.
 mod dns;
 // Requests that are none.

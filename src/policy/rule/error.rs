@@ -84,3 +84,10 @@ pub enum RuleError {
     #[error(transparent)]
     Host(#[from] TargetError),
 }
+
+impl RuleError {
+    /// Whether it is about one host of a rule, not about the rule as a whole.
+    pub(in crate::policy) fn is_about_host(&self) -> bool {
+        matches!(self, Self::PublicSuffix(_))
+    }
+}
