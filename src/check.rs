@@ -48,24 +48,57 @@ impl std::str::FromStr for Question {
     }
 }
 
+/// Who is supposed to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// A connection from this address.
+    Address(IpAddr),
+    /// A client of the policy file, by name.
+    Name(Arc<str>),
+}
+
+impl Default for Asker {
+    fn default() -> Self {
+        Self::Address(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+}
+
+impl From<&str> for Asker {
+    fn from(text: &str) -> Self {
+        text.parse()
+            .map_or_else(|_| Self::Name(text.into()), Self::Address)
+    }
+}
+
+impl Asker {
+    fn client(&self, policy: &Policy) -> Client {
+        match self {
+            Self::Address(address) => policy.identify(*address, None),
+            Self::Name(name) => Client {
+                address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                name: Some(Arc::clone(name)),
+            },
+        }
+    }
+}
+
 /// Judges a question by a policy, then the addresses its host resolves to.
 pub async fn check(
     policy: &Arc<Policy>,
     resolver: &Resolver,
-    client: Option<IpAddr>,
+    asker: &Asker,
     question: &Question,
 ) -> Checked {
-    let address = client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let client = Client {
-        address,
-        name: None,
-    };
+    let client = asker.client(policy);
     let access = match &question.path {
         Some(path) => Access::Forward { path },
         None => Access::Connect,
     };
     let explanation = policy.explain(&client, &question.target, access);
     let mut report = format!("{explanation}\n");
+    if let Some(runner_up) = explanation.runner_up() {
+        let _ = writeln!(report, "  next in line: `{}`", runner_up.rule);
+    }
     let allowed = judge_addresses(&explanation, resolver, &question.target, &mut report).await;
     Checked { allowed, report }
 }

@@ -1,11 +1,14 @@
 //! The command line and the exit codes.
 
-use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use outgate::check::Question;
+use hickory_resolver::Hosts;
+use outgate::check::{self, Asker, Question};
 use outgate::config::{self, Config};
+use outgate::{gateway, reload};
 
 /// An egress gateway: an HTTP forward proxy that lets through only what its allowlist names.
 #[derive(Debug, Parser)]
@@ -23,19 +26,36 @@ pub(crate) enum Command {
     Config,
     /// Tell whether a request would be let through, by which rule, to which addresses;
     /// exits 0 if it would, 1 if not
-    Check {
-        /// `host:port` for a tunnel, or an `http://` URL
-        target: Question,
-        /// The client's address
-        #[arg(long, value_name = "IP")]
-        client: Option<IpAddr>,
-    },
+    Check(CheckOptions),
     /// Ask the gateway on this host whether it is ready; exits 0 if so, 1 if not
     Healthcheck {
         /// Ask only whether it is alive
         #[arg(long)]
         live: bool,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckOptions {
+    /// `host:port` for a tunnel, or an `http://` URL
+    #[arg(required_unless_present = "lint")]
+    pub(crate) target: Option<Question>,
+    /// The client, by address or by its name in the policy file
+    #[arg(long, value_name = "NAME|IP", default_value = "127.0.0.1", value_parser = asker)]
+    pub(crate) client: Asker,
+    /// Take the policy from this file instead of `OUTGATE_POLICY_FILE`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Report rules that can never decide anything
+    #[arg(long)]
+    pub(crate) lint: bool,
+    /// Exit 1 if there are such rules
+    #[arg(long, requires = "lint")]
+    pub(crate) strict: bool,
+}
+
+fn asker(text: &str) -> Result<Asker, std::convert::Infallible> {
+    Ok(Asker::from(text))
 }
 
 /// Exit codes of the process.
@@ -61,6 +81,31 @@ pub(crate) fn fail<E: std::fmt::Display>(exit: Exit) -> impl Fn(E) -> Exit {
         eprintln!("outgate: {error}");
         exit
     }
+}
+
+/// Answers `outgate check`.
+pub(crate) fn check(mut config: Config, options: &CheckOptions) -> Result<(), Exit> {
+    if options.policy.is_some() {
+        config.policy_file.clone_from(&options.policy);
+    }
+    let policy = Arc::new(reload::load(&config).map_err(fail(Exit::Config))?.policy);
+    let findings = if options.lint {
+        policy.lint()
+    } else {
+        Vec::new()
+    };
+    findings.iter().for_each(|finding| println!("{finding}"));
+    let mut passed = findings.is_empty() || !options.strict;
+    if let Some(target) = &options.target {
+        passed &= runtime(&config)?.block_on(async {
+            let hosts = Hosts::from_system().unwrap_or_default();
+            let resolver = gateway::resolver(&config, hosts).map_err(fail(Exit::Config))?;
+            let checked = check::check(&policy, &resolver, &options.client, target).await;
+            print!("{}", checked.report);
+            Ok(checked.allowed)
+        })?;
+    }
+    if passed { Ok(()) } else { Err(Exit::Failure) }
 }
 
 /// The runtime, with as many threads as configured.

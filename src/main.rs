@@ -1,7 +1,6 @@
 //! argv → configuration → log → runtime → gateway → exit code; the only file that exits.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Parser;
 use hickory_resolver::Hosts;
@@ -9,7 +8,7 @@ use outgate::config::Config;
 use outgate::gateway::Gateway;
 use outgate::listen::Listeners;
 use outgate::telemetry::Telemetry;
-use outgate::{check, gateway, health, reload, signals};
+use outgate::{health, signals};
 
 mod cli;
 
@@ -29,7 +28,7 @@ fn main() -> ExitCode {
                 print!("{config}");
                 Ok(())
             }
-            Command::Check { target, client } => check(&config, &target, client),
+            Command::Check(options) => cli::check(config, &options),
             Command::Healthcheck { live } => {
                 let path = if live { "/livez" } else { "/readyz" };
                 health::check(config.admin_listen, path).map_err(fail(Exit::Failure))
@@ -48,24 +47,5 @@ fn run(config: Config) -> Result<(), Exit> {
         let gateway = Gateway::new(config, listeners, hosts).map_err(fail(Exit::Config))?;
         gateway.run(stops, hangup, Some(telemetry.dropped())).await;
         Ok(())
-    })
-}
-
-fn check(
-    config: &Config,
-    target: &check::Question,
-    client: Option<std::net::IpAddr>,
-) -> Result<(), Exit> {
-    cli::runtime(config)?.block_on(async {
-        let hosts = Hosts::from_system().unwrap_or_default();
-        let resolver = gateway::resolver(config, hosts).map_err(fail(Exit::Config))?;
-        let policy = reload::load(config).map_err(fail(Exit::Config))?.policy;
-        let checked = check::check(&Arc::new(policy), &resolver, client, target).await;
-        print!("{}", checked.report);
-        if checked.allowed {
-            Ok(())
-        } else {
-            Err(Exit::Failure)
-        }
     })
 }

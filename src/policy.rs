@@ -11,6 +11,7 @@
 //! judge.rs    one rule against one request, and what several come to
 //! verdict.rs  Permit, Denial, Prohibited, the guard; address.rs the special-purpose blocks
 //! explain.rs  the same judgement, told in full
+//! lint.rs     rules that can never decide
 //! file.rs     the policy file; clients.rs who a client is by it
 //! ```
 
@@ -22,6 +23,7 @@ pub mod file;
 mod host;
 mod index;
 mod judge;
+pub mod lint;
 mod path;
 mod ports;
 mod range;

@@ -43,6 +43,18 @@ impl Ports {
         }
     }
 
+    /// Whether every port of `other` is certainly among these.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) | (Self::Default, Self::Default) => true,
+            (Self::Ranges(wide), Self::Ranges(narrow)) => narrow.iter().all(|narrow| {
+                wide.iter()
+                    .any(|wide| wide.contains(narrow.start()) && wide.contains(narrow.end()))
+            }),
+            (Self::Ranges(_) | Self::Default, _) => false,
+        }
+    }
+
     /// Whether `port` is among them, where `default` is what unwritten ports mean.
     pub(super) fn contains(&self, port: u16, default: u16) -> bool {
         match self {
