@@ -7,7 +7,7 @@ use hickory_resolver::proto::op::ResponseCode;
 
 use crate::harness::dns::{Answer, DnsServer};
 use crate::harness::origin::Origin;
-use crate::harness::{Builder, TestProxy, connect_head};
+use crate::harness::{Builder, TestProxy, connect_head, read_head, send};
 
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
 
@@ -198,4 +198,34 @@ async fn a_server_that_comes_back_is_asked_again() {
     );
     back.store(true, Ordering::SeqCst);
     proxy.tunnel(&format!("a.dns.test:{}", origin.port())).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_changes_between_look_ups_never_gets_an_unvetted_address_dialled() {
+    let origin = Origin::answering("").await;
+    // A and AAAA of one look-up see the same half; a dial to 10.0.0.1 would time out, not be refused.
+    let server = DnsServer::start(|_, before| {
+        let private = (before / 2) % 2 == 1;
+        let address = if private { [10, 0, 0, 1] } else { LOOPBACK };
+        Answer::Addresses(vec![address.into()], 0)
+    })
+    .await;
+    let proxy = builder(&server).start().await;
+    let (mut reached, mut refused) = (0, 0);
+    for _ in 0..40 {
+        let mut client = proxy.connect().await;
+        let head = connect_head(&format!("a.dns.test:{}", origin.port()));
+        send(&mut client, head.as_bytes()).await;
+        match read_head(&mut client).await.lines().next().unwrap() {
+            "HTTP/1.1 200 OK" => reached += 1,
+            "HTTP/1.1 403 egress denied: address_prohibited" => refused += 1,
+            other => panic!("{other}"),
+        }
+    }
+    assert!(
+        reached > 5 && refused > 5,
+        "{reached} reached, {refused} refused"
+    );
+    let metrics = proxy.metrics().await;
+    assert!(!metrics.contains("connect_duration_seconds_count{result=\"connection_timeout\"}"));
 }
