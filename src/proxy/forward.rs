@@ -139,7 +139,11 @@ fn to_upstream(
     target: &Target,
 ) -> Result<(Parts, Option<Box<str>>), Failure> {
     let version = head.version;
-    let hop = headers::take_hop_by_hop(&mut head.headers);
+    let mut hop = headers::take_hop_by_hop(&mut head.headers);
+    if version < Version::HTTP_11 {
+        // RFC 9110 §7.8: HTTP/1.0 cannot switch.
+        hop.upgrade = None;
+    }
     // RFC 9112 §3.2.2: the received Host is ignored and made again from the target.
     let host = HeaderValue::try_from(target.host_field()).map_err(Failure::bad_request)?;
     head.headers.insert(HOST, host);

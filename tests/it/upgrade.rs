@@ -88,3 +88,13 @@ async fn an_upstream_that_declines_to_switch_is_simply_answered() {
         "{answer}"
     );
 }
+
+#[tokio::test]
+async fn an_http_1_0_client_cannot_switch_rfc9110_7_8() {
+    let mut origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno").await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let request = handshake(origin.port()).replacen("HTTP/1.1", "HTTP/1.0", 1);
+    let answer = proxy.ask(&request).await;
+    assert!(answer.ends_with("no"), "{answer}");
+    assert_eq!(field(&origin.received().await, "upgrade"), None);
+}
