@@ -123,3 +123,34 @@ fn every_source_file_is_on_the_map() {
         }
     }
 }
+
+/// `OUTGATE_CONNECT_TIMEOUT` as the chart spells it: `connectTimeout`.
+fn camel_case(variable: &str) -> String {
+    let words = variable.trim_start_matches("OUTGATE_").to_lowercase();
+    let mut words = words.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |name, word| {
+        name + &word[..1].to_uppercase() + &word[1..]
+    })
+}
+
+#[test]
+fn the_chart_has_exactly_the_variables() {
+    let real: BTreeSet<_> = VARIABLES
+        .iter()
+        .map(|variable| camel_case(variable.name))
+        .collect();
+    let values = include_str!("../../helm/outgate/values.yaml");
+    let values: serde_json::Value = serde_saphyr::from_str(values).unwrap();
+    let keys = |value: &serde_json::Value| -> BTreeSet<String> {
+        value.as_object().unwrap().keys().cloned().collect()
+    };
+    assert_eq!(keys(&values["config"]), real);
+    let schema = include_str!("../../helm/outgate/values.schema.json");
+    let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
+    assert_eq!(keys(&schema["properties"]["config"]["properties"]), real);
+    assert_eq!(
+        schema["properties"]["config"]["additionalProperties"],
+        false
+    );
+}
