@@ -25,7 +25,7 @@ RUN case "$TARGETARCH" in \
     && echo "$rust_target" >/rust-target \
     && if ! command -v "$machine-linux-gnu-gcc"; then \
       apt-get update \
-      && apt-get install --yes --no-install-recommends "$compiler" \
+      && apt-get install --yes --no-install-recommends "$compiler" "libc6-dev-$TARGETARCH-cross" \
       && rm -rf /var/lib/apt/lists/*; \
     fi \
     && if ! [ -d "$(rustc --print sysroot)/lib/rustlib/$rust_target" ]; then rustup target add "$rust_target"; fi
