@@ -181,14 +181,25 @@ impl Drop for RequestBody {
     }
 }
 
+/// Why the content of a request did not become whole.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UploadError {
+    /// Its framing is broken.
+    #[error(transparent)]
+    Framing(#[from] hyper::Error),
+    /// The client closed its side before the end.
+    #[error("the client closed its side before the end of its content")]
+    CutShort,
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = UploadError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let this = &mut *self;
         if let Some(gate) = &mut this.gate {
             std::task::ready!(gate.poll_open(cx));
@@ -198,6 +209,15 @@ impl Body for RequestBody {
             return Poll::Ready(None);
         };
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        if polled.is_pending()
+            && this
+                .upload
+                .as_ref()
+                .is_some_and(|progress| progress.client_finished())
+        {
+            // All that was read has been handed on, and there is no more to read.
+            return Poll::Ready(Some(Err(UploadError::CutShort)));
+        }
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
@@ -206,7 +226,7 @@ impl Body for RequestBody {
         if matches!(polled, Poll::Ready(None)) || incoming.is_end_stream() {
             this.end_upload();
         }
-        polled
+        polled.map_err(UploadError::from)
     }
 
     fn is_end_stream(&self) -> bool {

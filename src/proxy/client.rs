@@ -172,13 +172,13 @@ impl Progress {
         }
     }
 
-    /// Whether a request was sent whole and its answer has not left yet.
+    /// Whether an answer has not left yet.
     ///
-    /// RFC 9112 §9.6: a client that closes its side then still wants the answer. hyper takes the
-    /// end of its data for the end of the client, so that is held back.
-    fn still_wants_answer(&self) -> bool {
-        let owed = self.in_flight.load(Ordering::Relaxed) > 0 && !self.is_uploading();
-        owed || !self.is_flushed()
+    /// RFC 9112 §9.6: a client that closes its side then still wants it. hyper takes the end of its
+    /// data for the end of the client, so that is held back; content that it cuts short is noticed
+    /// by whoever reads the content.
+    fn owes_answer(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 0 || !self.is_flushed()
     }
 
     /// Nothing is being answered, and all answers have left.
@@ -235,10 +235,14 @@ impl AsyncRead for ClientStream {
         let before = buffer.filled().len();
         std::task::ready!(Pin::new(&mut self.socket).poll_read(cx, buffer))?;
         let read = &buffer.filled()[before..];
+        let first_end = read.is_empty() && !self.progress.client_finished();
         self.progress.read(read);
-        if read.is_empty() && self.progress.still_wants_answer() {
-            // The end is told when the answer has left.
+        if read.is_empty() && self.progress.owes_answer() {
+            // The end is told when the answer has left. Whoever reads content learns of it now.
             self.progress.end_held_back.register(cx.waker());
+            if first_end {
+                cx.waker().wake_by_ref();
+            }
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))

@@ -311,3 +311,21 @@ async fn a_slow_upload_is_no_reason_to_keep_another_waiting() {
 async fn read_to_end_of_any_kind(stream: &mut tokio::net::TcpStream) {
     let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut Vec::new())).await;
 }
+
+#[tokio::test]
+async fn content_that_a_client_cuts_short_is_refused_at_once() {
+    let origin = Origin::scripted(|mut stream, _| async move {
+        read_to_end_of_any_kind(&mut stream).await;
+    })
+    .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let mut client = proxy.connect().await;
+    let head = format!(
+        "PUT http://origin.test:{}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nshort",
+        origin.port()
+    );
+    send(&mut client, head.as_bytes()).await;
+    client.shutdown().await.unwrap();
+    let answer = read_to_end(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 400 egress failed: bad_request\r\n"), "{answer}");
+}

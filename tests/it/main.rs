@@ -43,5 +43,7 @@ mod drain;
 mod admin;
 // The program as it is started: configuration, exit codes, commands, log lines.
 mod program;
+// Everything at once, for a while.
+mod soak;
 // What the documents say, held to what the code does.
 mod docs;
