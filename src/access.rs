@@ -1,4 +1,4 @@
-//! The account of one request: its metrics and its log line, exactly once, on drop.
+//! The account of one request: its metrics, its log line and its spans, exactly once, on drop.
 //!
 //! An [`AccessRecord`] is filled in while a request is handled and settled when it is dropped,
 //! so a request is accounted for however its task ends: answered, refused, failed, panicked or
@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
+use opentelemetry::trace::TraceId;
 
 use crate::enforced::InForce;
 use crate::headers;
@@ -17,6 +18,12 @@ use crate::metrics::{Direction, Kind, Metrics, Outcome, RuleMetrics};
 use crate::policy::{Denial, Permit};
 use crate::reason::Reason;
 use crate::target::Target;
+use crate::trace::context::{self, Parent};
+use crate::trace::{Span, Tracer};
+
+mod spans;
+
+use spans::RequestSpans;
 
 /// The rule label of a request that no rule decided.
 const NO_RULE: &str = "";
@@ -45,33 +52,41 @@ pub struct AccessRecord {
     connect: Option<Duration>,
     to_head: Option<Duration>,
     traffic: Option<Arc<Traffic>>,
+    /// None where nothing is traced, so that a request costs a pointer then.
+    spans: Option<Box<RequestSpans>>,
 }
 
 impl AccessRecord {
     /// Opens the account of a request whose head was just read.
     #[must_use]
-    pub fn open(
+    pub fn open<B>(
         metrics: Arc<Metrics>,
         log: bool,
+        tracer: Option<&Arc<Tracer>>,
         client: SocketAddr,
-        method: &Method,
-        headers: &HeaderMap,
+        request: &Request<B>,
     ) -> Self {
-        let kind = if method == Method::CONNECT {
+        let kind = if request.method() == Method::CONNECT {
             Kind::Connect
         } else {
             Kind::Forward
         };
+        let parent = Parent::of(request.headers());
+        let trace_id = context::trace_id(parent.as_ref());
+        let spans = tracer.map(|tracer| {
+            let span = tracer.begin(trace_id, parent, request.headers());
+            Box::new(RequestSpans::new(span, request.uri()))
+        });
         Self {
             metrics,
             log,
             started: Instant::now(),
             kind,
-            method: method.clone(),
+            method: request.method().clone(),
             client,
-            trace_id: TraceId::of(headers),
+            trace_id,
             target: None,
-            user: headers::basic_user(headers).map(Arc::from),
+            user: headers::basic_user(request.headers()).map(Arc::from),
             generation: 0,
             rule: None,
             rule_metrics: None,
@@ -84,6 +99,7 @@ impl AccessRecord {
             connect: None,
             to_head: None,
             traffic: None,
+            spans,
         }
     }
 
@@ -134,17 +150,38 @@ impl AccessRecord {
     pub fn resolved(&mut self, result: Reason, took: Duration) {
         self.metrics.observe_dns(result, took);
         self.dns = Some(took);
+        if let Some(spans) = &self.spans {
+            spans.resolved(self.target.as_ref(), result, took);
+        }
     }
 
-    /// Notes how long the upstream took to connect to.
-    pub fn dialled(&mut self, result: Reason, took: Duration) {
+    /// Notes how long the upstream took to connect to, and the address that answered.
+    pub fn dialled(&mut self, outcome: Result<SocketAddr, Reason>, took: Duration) {
+        let result = outcome.err().unwrap_or(Reason::Ok);
         self.metrics.observe_connect(result, took);
         self.connect = Some(took);
+        self.upstream = outcome.ok().or(self.upstream);
+        if let Some(spans) = &self.spans {
+            spans.dialled(self.target.as_ref(), outcome, took);
+        }
+    }
+
+    /// Notes that the request goes upstream now, and makes that part of its trace.
+    pub fn sending(&mut self, headers: &mut HeaderMap) {
+        if let Some(mut spans) = self.spans.take() {
+            spans.sending(self, headers);
+            self.spans = Some(spans);
+        }
     }
 
     /// Notes the address that carries the request.
     pub fn set_upstream(&mut self, upstream: SocketAddr) {
         self.upstream = Some(upstream);
+    }
+
+    /// The span that a tunnel of this request is part of, where its trace is kept.
+    pub(crate) fn span(&self) -> Option<Span> {
+        self.spans.as_ref().and_then(|spans| spans.kept())
     }
 
     /// Counts content from now on; the same counts are shown in the log line.
@@ -184,7 +221,7 @@ impl AccessRecord {
         }
     }
 
-    fn settle(&self) {
+    fn settle(&mut self) {
         let outcome = self.outcome();
         let reason = self
             .would_deny
@@ -203,6 +240,9 @@ impl AccessRecord {
             .observe(to_head.as_secs_f64());
         if self.log {
             self.write_line(outcome, reason);
+        }
+        if let Some(spans) = self.spans.take() {
+            spans.end(self, outcome, reason);
         }
     }
 
@@ -292,71 +332,5 @@ impl Traffic {
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
-    }
-}
-
-/// The id that ties an answer, a log line and a trace together (W3C Trace Context §3.2.2.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TraceId(u128);
-
-impl TraceId {
-    /// The trace of a request's `traceparent`, or a new one.
-    #[must_use]
-    pub fn of(headers: &HeaderMap) -> Self {
-        headers
-            .get("traceparent")
-            .and_then(|value| Self::from_traceparent(value.as_bytes()))
-            .unwrap_or_else(Self::random)
-    }
-
-    /// A new random id.
-    #[must_use]
-    pub fn random() -> Self {
-        // Zero is the one value the specification calls invalid.
-        Self(fastrand::u128(1..))
-    }
-
-    /// `version "-" trace-id "-" parent-id "-" flags`, lower-case hexadecimal.
-    fn from_traceparent(value: &[u8]) -> Option<Self> {
-        let mut parts = value.split(|byte| *byte == b'-');
-        let version = parts.next()?;
-        let id = parts.next()?;
-        let is_lower_hex = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
-        if version.len() != 2 || version == b"ff" || id.len() != 32 || !id.iter().all(is_lower_hex)
-        {
-            return None;
-        }
-        let id = std::str::from_utf8(id).ok()?;
-        u128::from_str_radix(id, 16)
-            .ok()
-            .filter(|id| *id != 0)
-            .map(Self)
-    }
-}
-
-impl std::fmt::Display for TraceId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_trace_id_is_taken_from_a_sound_traceparent_only() {
-        let sound = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let id = TraceId::from_traceparent(sound).unwrap();
-        assert_eq!(id.to_string(), "0af7651916cd43dd8448eb211c80319c");
-        for broken in [
-            &b""[..],
-            b"00-0af7651916cd43dd8448eb211c80319c0-b7ad6b7169203331-01",
-            b"00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
-            b"00-00000000000000000000000000000000-b7ad6b7169203331-01",
-            b"ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        ] {
-            assert_eq!(TraceId::from_traceparent(broken), None);
-        }
     }
 }

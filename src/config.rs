@@ -4,9 +4,11 @@
 //! text is parsed once, by its row of [`VARIABLES`], into [`Config`]; everything wrong is told at once.
 //! A value is never guessed: an unknown name, an unknown key and an empty scalar (a template that rendered nothing)
 //! are errors, because a typo must not open or close the gate silently. An empty list is a list.
+//! Tracing alone is stated by `OTEL_*` variables, which the OpenTelemetry specification defines.
 
 mod error;
 mod file;
+mod otel;
 mod service_link;
 mod settings;
 mod value;
@@ -21,6 +23,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 pub use error::{ConfigError, Problem};
+pub use otel::{Protocol, Sampler, Tracing};
 pub use settings::{Config, LogFormat};
 pub use value::ipv4_fallback;
 pub use variable::{VARIABLES, Variable, help};
@@ -77,8 +80,14 @@ impl Config {
         V: Into<OsString>,
     {
         let mut problems = Vec::new();
+        let variables = variables
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()));
+        let variables: Vec<(OsString, OsString)> = variables.collect();
+        let tracing = Tracing::read(&variables, &mut problems);
         let raw = RawConfig::gather(variables, &mut problems);
-        let config = raw.parse(&mut problems);
+        let mut config = raw.parse(&mut problems);
+        config.tracing = tracing;
         if problems.is_empty() {
             // Only then: a listener that did not parse still has its default, which may clash for no fault.
             config.check_listeners(&mut problems);
@@ -100,12 +109,14 @@ impl Config {
     }
 }
 
-/// One line a variable, `OUTGATE_X=value  # layer`, for `outgate config`.
+/// One line a variable, `OUTGATE_X=value  # layer`, for `outgate config`; then tracing, where there is any.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.values().try_for_each(|(variable, value, origin)| {
             writeln!(f, "{}={value}  # {origin}", variable.name)
-        })
+        })?;
+        let mut tracing = self.tracing.iter().flat_map(Tracing::values);
+        tracing.try_for_each(|(name, value)| writeln!(f, "{name}={value}"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The gateway put together: configuration and sockets in, a drained process out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hickory_resolver::Hosts;
 use tokio::sync::{Notify, mpsc};
@@ -16,7 +17,11 @@ use crate::listen::Listeners;
 use crate::metrics::{ListenerKind, Metrics};
 use crate::proxy::{self, Dialer, Proxy, Resolver, ResolverError, ResolverSettings};
 use crate::reload::{self, LoadError, Reloader, Source};
+use crate::trace::{TraceError, Tracer};
 use crate::tunnels::Tunnels;
+
+/// How long the last spans may take: the collector may be the one that is gone.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// A gateway that is ready to serve.
 #[derive(Debug)]
@@ -24,6 +29,7 @@ pub struct Gateway {
     proxy: Arc<Proxy>,
     tunnels: Arc<Tunnels>,
     metrics: Arc<Metrics>,
+    tracer: Option<Arc<Tracer>>,
     config: Arc<Config>,
     listeners: Listeners,
     drainer: Drainer,
@@ -49,6 +55,9 @@ pub enum StartError {
     /// `OUTGATE_VIA` cannot stand in a header field.
     #[error("OUTGATE_VIA: {0}")]
     Via(#[from] http::header::InvalidHeaderValue),
+    /// Traces cannot be exported as configured.
+    #[error(transparent)]
+    Traces(#[from] TraceError),
 }
 
 /// The resolver that a configuration states.
@@ -70,7 +79,10 @@ impl Gateway {
     /// `hosts` answers names before DNS does; usually what `/etc/hosts` says.
     ///
     /// # Errors
-    /// When there is no name server, or a listener is broken.
+    /// When there is no name server, a listener is broken, or tracing is configured in vain.
+    ///
+    /// # Panics
+    /// Outside a runtime.
     pub fn new(config: Config, listeners: Listeners, hosts: Hosts) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let loaded = reload::load(&config)?;
@@ -92,7 +104,11 @@ impl Gateway {
             .into_iter()
             .map(|(_, own)| own.port())
             .collect();
-        let proxy = Arc::new(Proxy::new(
+        let tracing = config.tracing.as_ref();
+        let tracer = tracing
+            .map(|settings| Tracer::start(settings, metrics.spans_dropped.clone()))
+            .transpose()?;
+        let proxy = Proxy::new(
             Arc::clone(&config),
             Enforced::new(loaded.policy, Arc::clone(&metrics)),
             resolver(&config, hosts)?,
@@ -100,11 +116,13 @@ impl Gateway {
             Arc::clone(&tunnels),
             Arc::clone(&metrics),
             max_connections,
-        )?);
+        )?
+        .traced_by(tracer.clone());
         Ok(Self {
-            proxy,
+            proxy: Arc::new(proxy),
             tunnels,
             metrics,
+            tracer,
             config,
             listeners,
             drainer,
@@ -169,10 +187,14 @@ impl Gateway {
                 reloader.run()
             )
         };
-        tokio::select! {
+        let drained = tokio::select! {
             drained = self.drainer.run(stops) => drained,
             _never = sweeps => unreachable!("the sweeps do not end"),
+        };
+        if let Some(tracer) = self.tracer {
+            tracer.shutdown(LAST_SPANS).await;
         }
+        drained
     }
 
     /// Says where it listens: a port of 0 was chosen by the kernel.

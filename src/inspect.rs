@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use serde::Serialize;
 
 use crate::admin::{method_not_allowed, text, with_type};
-use crate::config::Config;
+use crate::config::{Config, Tracing};
 use crate::metrics::End;
 use crate::tunnels::{Tunnel, Tunnels};
 
@@ -86,10 +86,12 @@ impl Inspector {
     }
 
     fn config(&self) -> Response<Full<Bytes>> {
-        let values: serde_json::Map<_, _> = self
-            .config
-            .values()
-            .map(|(variable, value, _)| (variable.name.to_owned(), value.into()))
+        let own = self.config.values();
+        let own = own.map(|(variable, value, _)| (variable.name, value));
+        let tracing = self.config.tracing.iter().flat_map(Tracing::values);
+        let values: serde_json::Map<_, _> = own
+            .chain(tracing)
+            .map(|(name, value)| (name.to_owned(), value.into()))
             .collect();
         json(&values)
     }

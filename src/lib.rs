@@ -19,8 +19,8 @@
 //! The edges:
 //! - [`config`]: environment and file → [`config::Config`].
 //! - [`reload`]: the policy file as it changes.
-//! - [`access`]: the account of one request: metrics and log line.
-//! - [`metrics`], [`telemetry`]: Prometheus registry; log.
+//! - [`access`]: the account of one request: metrics, log line and spans.
+//! - [`metrics`], [`telemetry`], [`trace`]: Prometheus registry; log; OTLP.
 //! - [`admin`], [`inspect`]: `/metrics`, `/livez`, `/readyz`; what is open now.
 //! - [`listen`], [`limits`], [`signals`], [`drain`]: sockets, descriptors, the life of a pod.
 //! - [`gateway`]: all of it put together.
@@ -46,4 +46,5 @@ pub mod reload;
 pub mod signals;
 pub mod target;
 pub mod telemetry;
+pub mod trace;
 pub mod tunnels;

@@ -36,6 +36,8 @@ pub struct Metrics {
     pub tunnels_active: IntGauge,
     /// Tunnels that a drain still waits for.
     pub drain_tunnels_remaining: IntGauge,
+    /// Spans that never got to the collector.
+    pub spans_dropped: IntCounter,
     log_lines_dropped: IntCounter,
 }
 
@@ -64,6 +66,10 @@ impl Metrics {
             drain_tunnels_remaining: build.gauge(
                 "drain_tunnels_remaining",
                 "Tunnels that the shutdown still waits for.",
+            )?,
+            spans_dropped: build.counter(
+                "spans_dropped_total",
+                "Spans dropped because the collector was slow or did not take them.",
             )?,
             log_lines_dropped: build.counter(
                 "log_lines_dropped_total",

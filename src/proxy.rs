@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::policy::Permit;
 use crate::reason::Reason;
 use crate::target::{Host, Target};
+use crate::trace::Tracer;
 use crate::tunnels::Tunnels;
 
 mod admission;
@@ -75,6 +76,7 @@ pub struct Proxy {
     tunnels: Arc<Tunnels>,
     pipes: Arc<Pipes>,
     metrics: Arc<Metrics>,
+    tracer: Option<Arc<Tracer>>,
     admission: Admission,
     via: Via,
 }
@@ -104,7 +106,15 @@ impl Proxy {
             dialer,
             tunnels,
             metrics,
+            tracer: None,
         })
+    }
+
+    /// Has requests traced, where there is a tracer.
+    #[must_use]
+    pub fn traced_by(mut self, tracer: Option<Arc<Tracer>>) -> Self {
+        self.tracer = tracer;
+        self
     }
 
     /// The policy in force.
@@ -150,12 +160,12 @@ impl Proxy {
             .dialer
             .dial(permit, &resolved.addresses, target.port())
             .await;
-        let result = dialled
+        let outcome = dialled
             .as_ref()
-            .map_or_else(|failure| failure.reason, |_| Reason::Ok);
-        record.dialled(result, started.elapsed());
+            .map(|(_, address)| *address)
+            .map_err(|failure| failure.reason);
+        record.dialled(outcome, started.elapsed());
         let (socket, address) = dialled?;
-        record.set_upstream(address);
         Ok((socket, address, resolved.valid_until))
     }
 
@@ -233,9 +243,9 @@ async fn handle(
     let mut record = AccessRecord::open(
         Arc::clone(&proxy.metrics),
         proxy.config.access_log,
+        proxy.tracer.as_ref(),
         connection.client,
-        request.method(),
-        request.headers(),
+        &request,
     );
     let answered = if let Err(failure) = sound(&request) {
         Err(failure)

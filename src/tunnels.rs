@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use opentelemetry::trace::{SpanKind, TraceId};
 use tokio::sync::Notify;
 
-use crate::access::{TraceId, Traffic, millis};
+use crate::access::{Traffic, millis};
 use crate::metrics::{Direction, End, Metrics};
 use crate::target::Target;
+use crate::trace::{Attributes, Span};
 
 /// The sweep looks this often, or more often where a timeout is shorter.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -54,6 +56,8 @@ pub struct Opening {
     pub traffic: Arc<Traffic>,
     /// The trace of the request that opened it.
     pub trace_id: TraceId,
+    /// The span of that request, where its trace is kept.
+    pub(crate) span: Option<Span>,
 }
 
 /// One open tunnel.
@@ -143,6 +147,8 @@ impl Tunnels {
     /// Enters a tunnel; it leaves the table when the returned record is dropped.
     pub(crate) fn open(self: &Arc<Self>, opening: Opening) -> TunnelRecord {
         let now = self.epoch.elapsed();
+        let request = opening.span.as_ref();
+        let span = request.map(|request| request.child(SpanKind::Internal));
         let tunnel = Arc::new(Tunnel {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             opening,
@@ -157,6 +163,7 @@ impl Tunnels {
         TunnelRecord {
             tunnel,
             table: Arc::clone(self),
+            span,
             end: End::Cancelled,
         }
     }
@@ -219,11 +226,12 @@ impl Tunnels {
     }
 }
 
-/// The account of one tunnel, settled on drop: its metrics, its log line, its place in the table.
+/// The account of one tunnel, settled on drop: its metrics, its log line, its span, its place in the table.
 #[derive(Debug)]
 pub(crate) struct TunnelRecord {
     tunnel: Arc<Tunnel>,
     table: Arc<Tunnels>,
+    span: Option<Span>,
     end: End,
 }
 
@@ -257,6 +265,26 @@ impl TunnelRecord {
             "tunnel"
         );
     }
+
+    fn end_span(&self, span: Span) {
+        let opening = &self.tunnel.opening;
+        let told = Attributes::default()
+            .with("server.address", opening.target.host().to_string())
+            .with("server.port", i64::from(opening.target.port()))
+            .with("client.address", opening.client.ip().to_string())
+            .with("client.port", i64::from(opening.client.port()))
+            .with("network.peer.address", opening.upstream.ip().to_string())
+            .with("network.peer.port", i64::from(opening.upstream.port()))
+            .with("rule", Arc::clone(&opening.rule))
+            .with("end", self.end.label())
+            .with("bytes_sent", opening.traffic.sent().cast_signed())
+            .with("bytes_received", opening.traffic.received().cast_signed());
+        if self.end == End::Closed {
+            span.end("tunnel", told);
+        } else {
+            span.end("tunnel", told.with_error(self.end.label()).failed());
+        }
+    }
 }
 
 impl Drop for TunnelRecord {
@@ -267,6 +295,9 @@ impl Drop for TunnelRecord {
         self.table.metrics.count_tunnel_end(self.end, age);
         if self.table.log {
             self.write_line(age);
+        }
+        if let Some(span) = self.span.take() {
+            self.end_span(span);
         }
         if self.table.is_empty() {
             self.table.closed.notify_waiters();

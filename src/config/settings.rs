@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Origin, Problem};
+use super::{Origin, Problem, Tracing};
 use crate::policy::{Mode, Rule};
 
-/// What the gateway runs with. Each field is set by the variable of its name; `config_file` by `OUTGATE_CONFIG`.
+/// What the gateway runs with. Each field is set by the variable of its name; `config_file` by `OUTGATE_CONFIG`,
+/// `tracing` by `OTEL_*`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The configuration file that was read; `None` without one, the default.
@@ -72,6 +73,8 @@ pub struct Config {
     pub workers: Option<NonZeroUsize>,
     /// Pseudonym in `Via` and `Proxy-Status`, both an HTTP token and an sf-token; `outgate` by default.
     pub via: String,
+    /// Where spans go; `None`, the default, traces nothing. Set by the `OTEL_*` variables.
+    pub tracing: Option<Tracing>,
     /// The layer of each variable that is set, by its name.
     pub(super) origins: BTreeMap<&'static str, Origin>,
 }
@@ -109,6 +112,7 @@ impl Default for Config {
             log_format: LogFormat::Auto,
             workers: None,
             via: "outgate".to_owned(),
+            tracing: None,
             origins: BTreeMap::new(),
         }
     }

@@ -22,12 +22,13 @@ use super::client::{ClientStream, Progress, Waiting};
 use super::respond::{self, Failure};
 use super::tunnel::Takeover;
 use super::{Proxy, handle, relay};
-use crate::access::{AccessRecord, TraceId};
+use crate::access::AccessRecord;
 use crate::drain::{Drain, Phase};
 use crate::metrics::{ActiveGuard, ListenerKind};
 use crate::policy::{Access, Permit};
 use crate::reason::Reason;
 use crate::target::Target;
+use crate::trace::context::random_trace_id;
 
 /// How long a connection accepted before the drain may take to send its first request.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
@@ -256,7 +257,7 @@ impl Ending {
 
 /// Answers a connection on which no request was parsed.
 pub(super) async fn refuse(proxy: &Proxy, socket: &TcpStream, failure: &Failure) {
-    let trace_id = TraceId::random();
+    let trace_id = random_trace_id();
     if proxy.config.access_log {
         tracing::info!(
             target: "access",

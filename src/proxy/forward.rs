@@ -201,12 +201,13 @@ impl Exchange<'_> {
         let traffic = body.traffic();
         let mut upstream = self.upstream(record).await?;
         let spare = (can_repeat && upstream.reused).then(|| head.clone());
-        let request = self.prepare(head, body);
+        let mut request = self.prepare(head, body);
+        record.sending(request.headers_mut());
         let error = match upstream.exchange(request, &traffic).await {
             Ok(response) => return Ok((response, upstream)),
             Err(error) => error,
         };
-        let again = match (error, spare) {
+        let mut again = match (error, spare) {
             (
                 ExchangeError::Failed {
                     unsent: Some(unsent),
@@ -220,6 +221,7 @@ impl Exchange<'_> {
             (error, _) => return Err(self.exchange_failure(error)),
         };
         let mut upstream = self.dial(record).await?;
+        record.sending(again.headers_mut());
         match upstream.exchange(again, &traffic).await {
             Ok(response) => Ok((response, upstream)),
             Err(error) => Err(self.exchange_failure(error)),

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, PROXY_AUTHENTICATE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response};
 use hyper::ext::ReasonPhrase;
+use opentelemetry::trace::TraceId;
 use serde::Serialize;
 
-use crate::access::TraceId;
 use crate::reason::{Reason, Retry};
 use crate::target::Target;
 
@@ -134,6 +134,7 @@ fn content(failure: &Failure, target: Option<&Target>, trace_id: TraceId) -> Byt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::context::random_trace_id;
 
     #[test]
     fn every_reason_is_told_alike_in_phrase_field_and_content() {
@@ -142,7 +143,7 @@ mod tests {
                 continue;
             };
             let failure = Failure::new(reason, "192.0.2.1: Connection refused".to_owned());
-            let text = String::from_utf8(raw(&failure, TraceId::random(), "gate")).unwrap();
+            let text = String::from_utf8(raw(&failure, random_trace_id(), "gate")).unwrap();
             let label = reason.label();
             assert!(text.starts_with(&format!("HTTP/1.1 {} egress ", reason.status().as_u16())));
             assert!(text.contains(&format!(": {label}\r\n")), "{text}");
@@ -162,7 +163,7 @@ mod tests {
                 reason,
                 "192.0.2.1: Connection refused (os error 111)".to_owned(),
             );
-            let text = String::from_utf8(raw(&failure, TraceId::random(), "outgate")).unwrap();
+            let text = String::from_utf8(raw(&failure, random_trace_id(), "outgate")).unwrap();
             assert!(
                 !text.contains("192.0.2.1") && !text.contains("os error"),
                 "{text}"
@@ -173,7 +174,7 @@ mod tests {
     #[test]
     fn a_407_carries_a_challenge_rfc9110_11_7_1() {
         let failure = Failure::new(Reason::AuthRequired, String::new());
-        let response = response(&failure, None, TraceId::random(), "outgate");
+        let response = response(&failure, None, random_trace_id(), "outgate");
         assert!(response.headers().contains_key(PROXY_AUTHENTICATE));
     }
 }

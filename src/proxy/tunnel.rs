@@ -75,6 +75,7 @@ impl Takeover {
             rule: Arc::clone(permit.rule()),
             traffic,
             trace_id: record.trace_id(),
+            span: record.span(),
         };
         Ok(Self {
             upstream,

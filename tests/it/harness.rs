@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
+pub(crate) mod collector;
 pub(crate) mod dns;
 pub(crate) mod origin;
 pub(crate) mod tls;

@@ -37,6 +37,8 @@ mod hostile_upstreams;
 mod limits;
 // The account: each request once, however it ended.
 mod account;
+// Spans of requests and tunnels, and collectors that go wrong.
+mod traces;
 // SIGTERM to exit.
 mod drain;
 // The inspector and the admin port.

@@ -1,0 +1,168 @@
+//! The exporter to the collector: OTLP over gRPC or over HTTP, TLS by rustls.
+//!
+//! Neither client knows of `HTTP_PROXY` and its like, so the exporter cannot loop into the gateway.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use opentelemetry::KeyValue;
+use opentelemetry_http::{Bytes, HttpClient, HttpError};
+use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
+use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
+use opentelemetry_otlp::{
+    Compression, ExporterBuildError, SpanExporter, WithExportConfig, WithHttpConfig,
+    WithTonicConfig,
+};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::resource::TelemetryResourceDetector;
+use opentelemetry_sdk::trace::SpanExporter as _;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::config::{Protocol, Tracing};
+
+/// The longest answer that is read: a collector says little, and who says more is none.
+const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// The exporter cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// The file of `OTEL_EXPORTER_OTLP_CERTIFICATE` cannot be used.
+    #[error(
+        "OTEL_EXPORTER_OTLP_CERTIFICATE={path:?}: {reason}; expected a PEM file of certificates"
+    )]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// TLS cannot be set up: a defect.
+    #[error("TLS to the collector cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The exporter refused its settings.
+    #[error("the exporter of traces cannot be set up: {0}")]
+    Exporter(#[from] ExporterBuildError),
+}
+
+/// An exporter as configured. It connects when there is something to export.
+pub(super) fn exporter(settings: &Tracing) -> Result<SpanExporter, TraceError> {
+    let mut exporter = match settings.protocol {
+        Protocol::Grpc => over_grpc(settings)?,
+        Protocol::HttpProtobuf => over_http(settings)?,
+    };
+    let resource = settings.resource.iter().cloned();
+    let resource = Resource::builder_empty()
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .with_attributes(resource.map(|(key, value)| KeyValue::new(key, value)))
+        .build();
+    exporter.set_resource(&resource);
+    Ok(exporter)
+}
+
+fn over_grpc(settings: &Tracing) -> Result<SpanExporter, TraceError> {
+    let headers: HeaderMap = settings.headers.iter().cloned().collect();
+    let mut builder = SpanExporter::builder()
+        .with_tonic()
+        .with_endpoint(settings.endpoint.to_string())
+        .with_timeout(settings.timeout)
+        .with_metadata(MetadataMap::from_headers(headers));
+    if settings.gzip {
+        builder = builder.with_compression(Compression::Gzip);
+    }
+    if settings.endpoint.scheme_str() == Some("https") {
+        let tls = match &settings.certificate {
+            // Checked here: tonic would pass over what is no certificate.
+            Some(path) => {
+                authorities(path)?;
+                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?))
+            }
+            None => ClientTlsConfig::new().with_webpki_roots(),
+        };
+        builder = builder.with_tls_config(tls);
+    }
+    Ok(builder.build()?)
+}
+
+fn over_http(settings: &Tracing) -> Result<SpanExporter, TraceError> {
+    let headers = settings.headers.iter();
+    let headers = headers.map(|(name, value)| {
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        (name.to_string(), value)
+    });
+    let mut builder = SpanExporter::builder()
+        .with_http()
+        .with_http_client(DirectClient::new(settings)?)
+        .with_endpoint(settings.endpoint.to_string())
+        .with_timeout(settings.timeout)
+        .with_headers(headers.collect());
+    if settings.gzip {
+        builder = builder.with_compression(Compression::Gzip);
+    }
+    Ok(builder.build()?)
+}
+
+/// An HTTP client that goes to the collector and nowhere else.
+#[derive(Debug)]
+struct DirectClient(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+
+impl DirectClient {
+    fn new(settings: &Tracing) -> Result<Self, TraceError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let tls = match &settings.certificate {
+            Some(path) => tls.with_root_certificates(authorities(path)?),
+            None => tls.with_webpki_roots(),
+        };
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls.with_no_client_auth())
+            .https_or_http()
+            .enable_http1()
+            .build();
+        Ok(Self(Client::builder(TokioExecutor::new()).build(connector)))
+    }
+}
+
+#[async_trait::async_trait]
+impl HttpClient for DirectClient {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let response = self.0.request(request.map(Full::new)).await?;
+        let (head, content) = response.into_parts();
+        let content = Limited::new(content, LONGEST_ANSWER).collect().await?;
+        Ok(Response::from_parts(head, content.to_bytes()))
+    }
+}
+
+fn authorities(path: &PathBuf) -> Result<RootCertStore, TraceError> {
+    let unusable = |reason: String| TraceError::Certificate {
+        path: path.clone(),
+        reason,
+    };
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&read(path)?) {
+        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+        store
+            .add(certificate)
+            .map_err(|error| unusable(error.to_string()))?;
+    }
+    if store.is_empty() {
+        return Err(unusable("it holds no certificate".to_owned()));
+    }
+    Ok(store)
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>, TraceError> {
+    std::fs::read(path).map_err(|error| TraceError::Certificate {
+        path: path.clone(),
+        reason: error.to_string(),
+    })
+}

@@ -1,0 +1,167 @@
+//! A receiver of OTLP over HTTP that hands on the spans it was sent.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span as Sent;
+use outgate::config::{Protocol, Sampler, Tracing};
+use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::{any_port, within};
+
+pub(crate) const INTERNAL: i32 = 1;
+pub(crate) const SERVER: i32 = 2;
+pub(crate) const CLIENT: i32 = 3;
+
+/// What arrives at the collector.
+#[derive(Debug, Clone)]
+pub(crate) struct Span {
+    pub(crate) name: String,
+    pub(crate) kind: i32,
+    pub(crate) trace: String,
+    pub(crate) id: String,
+    pub(crate) parent: String,
+    pub(crate) state: String,
+    /// 0 unset, 1 fine, 2 failed.
+    pub(crate) status: i32,
+    pub(crate) nanoseconds: u64,
+    attributes: BTreeMap<String, String>,
+}
+
+impl Span {
+    /// An attribute as text; empty without it.
+    pub(crate) fn get(&self, key: &str) -> &str {
+        self.attributes.get(key).map_or("", String::as_str)
+    }
+}
+
+/// The collector.
+pub(crate) struct Collector {
+    pub(crate) address: SocketAddr,
+    spans: mpsc::UnboundedReceiver<Span>,
+}
+
+impl Collector {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind(any_port()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, spans) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, sender.clone()));
+            }
+        });
+        Self { address, spans }
+    }
+
+    /// Settings that lead here, without a wait for a batch to fill.
+    pub(crate) fn settings(&self) -> Tracing {
+        settings(&format!("http://{}/v1/traces", self.address))
+    }
+
+    /// So many spans, by name, in the order they came.
+    pub(crate) async fn spans(&mut self, count: usize) -> Vec<Span> {
+        let mut spans = Vec::new();
+        for _ in 0..count {
+            spans.push(within(self.spans.recv()).await.unwrap());
+        }
+        spans
+    }
+
+    /// Whether nothing has come so far.
+    pub(crate) fn is_untouched(&mut self) -> bool {
+        self.spans.try_recv().is_err()
+    }
+}
+
+/// Answers exports on one connection, and hands on what they hold.
+pub(crate) async fn serve<S>(stream: S, spans: mpsc::UnboundedSender<Span>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let spans = spans.clone();
+        async move {
+            assert_eq!(request.headers()["content-type"], "application/x-protobuf");
+            let content = request.into_body().collect().await.unwrap().to_bytes();
+            let export = ExportTraceServiceRequest::decode(content).unwrap();
+            let scopes = export
+                .resource_spans
+                .into_iter()
+                .flat_map(|resource| resource.scope_spans);
+            for span in scopes.flat_map(|scope| scope.spans) {
+                let _ = spans.send(read(span));
+            }
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+        }
+    });
+    let _ = http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+fn read(span: Sent) -> Span {
+    let hex = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    let text = |value: Value| {
+        if let Value::IntValue(number) = value {
+            Some(number.to_string())
+        } else if let Value::StringValue(text) = value {
+            Some(text)
+        } else {
+            None
+        }
+    };
+    Span {
+        trace: hex(&span.trace_id),
+        id: hex(&span.span_id),
+        parent: hex(&span.parent_span_id),
+        state: span.trace_state,
+        status: span.status.map_or(0, |status| status.code),
+        nanoseconds: span.end_time_unix_nano - span.start_time_unix_nano,
+        name: span.name,
+        kind: span.kind,
+        attributes: span
+            .attributes
+            .into_iter()
+            .filter_map(|pair| Some((pair.key, text(pair.value?.value?)?)))
+            .collect(),
+    }
+}
+
+/// Settings for any collector: everything is traced and exported at once.
+pub(crate) fn settings(endpoint: &str) -> Tracing {
+    Tracing {
+        endpoint: endpoint.parse().unwrap(),
+        protocol: Protocol::HttpProtobuf,
+        headers: Vec::new(),
+        timeout: Duration::from_secs(5),
+        gzip: false,
+        certificate: None,
+        resource: vec![("service.name".to_owned(), "outgate".to_owned())],
+        sampler: Sampler {
+            parent_based: true,
+            ratio: 1.0,
+        },
+        max_queue_size: 2048,
+        max_export_batch_size: 1,
+        schedule_delay: Duration::from_millis(10),
+    }
+}
