@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::drain::{Drain, Phase};
-use crate::metrics::{ListenerKind, Metrics};
+use crate::metrics::{Exposition, ListenerKind, Metrics};
 
 /// Connections served at once; a scraper and a few probes need one each.
 const PLACES: usize = 64;
@@ -52,12 +52,9 @@ impl Admin {
         match request.uri().path() {
             "/metrics" => {
                 let dropped = self.dropped.as_ref().map_or(0, ErrorCounter::dropped_lines);
-                let text = self.metrics.render(dropped as u64);
-                with_type(
-                    "text/plain; version=0.0.4; charset=utf-8",
-                    StatusCode::OK,
-                    text,
-                )
+                let form = Exposition::accepted(request.headers());
+                let text = self.metrics.render(form, dropped as u64);
+                with_type(form.content_type(), StatusCode::OK, text)
             }
             // That this answers shows that the runtime turns.
             "/livez" => text(StatusCode::OK, "ok\n"),

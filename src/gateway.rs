@@ -99,6 +99,8 @@ impl Gateway {
             .max_connections
             .unwrap_or_else(|| limits::connections_for(descriptors));
         tracing::info!(max_connections, descriptors, "limits");
+        let limit = i64::try_from(max_connections).unwrap_or(i64::MAX);
+        metrics.connections_limit.set(limit);
         let own_ports = listeners
             .addresses()?
             .into_iter()

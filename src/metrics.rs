@@ -7,14 +7,16 @@
 
 use std::time::Duration;
 
-use prometheus::{Encoder, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{Histogram, IntCounter, IntGauge, Registry};
 
 use crate::reason::Reason;
 
+mod exposition;
 mod family;
 mod label;
 mod registry;
 
+pub use exposition::Exposition;
 use family::{Connections, Lookups, Requests, TunnelEnds};
 pub use family::{PolicyMetrics, PoolMetrics, RuleMetrics};
 pub use label::{Direction, End, Kind, ListenerKind, Outcome};
@@ -32,6 +34,8 @@ pub struct Metrics {
     pub pool: PoolMetrics,
     /// The policy in force.
     pub policy: PolicyMetrics,
+    /// Client connections that are let in at once.
+    pub connections_limit: IntGauge,
     /// Tunnels that are open now.
     pub tunnels_active: IntGauge,
     /// Tunnels that a drain still waits for.
@@ -62,6 +66,10 @@ impl Metrics {
             tunnels: TunnelEnds::register(&build)?,
             pool: PoolMetrics::register(&build)?,
             policy: PolicyMetrics::register(&build)?,
+            connections_limit: build.gauge(
+                "connections_limit",
+                "Client connections let in at once; further ones are answered 503.",
+            )?,
             tunnels_active: build.gauge("tunnels_active", "Tunnels open now.")?,
             drain_tunnels_remaining: build.gauge(
                 "drain_tunnels_remaining",
@@ -136,20 +144,19 @@ impl Metrics {
         self.lookups.connect.observe(result, took);
     }
 
-    /// Everything in the text exposition format, version 0.0.4.
+    /// Everything, in the form asked for.
     ///
     /// `log_lines_dropped` is what the log writer has dropped since the start: it counts for
     /// itself, so its number is taken over when asked for.
     #[must_use]
-    pub fn render(&self, log_lines_dropped: u64) -> Vec<u8> {
+    pub fn render(&self, form: Exposition, log_lines_dropped: u64) -> String {
         let known = self.log_lines_dropped.get();
         self.log_lines_dropped
             .inc_by(log_lines_dropped.saturating_sub(known));
-        let mut text = Vec::with_capacity(16 * 1024);
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+        form.write(&self.registry.gather()).unwrap_or_else(|error| {
             tracing::error!(%error, "metrics cannot be encoded");
-        }
-        text
+            String::new()
+        })
     }
 }
 
