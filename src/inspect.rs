@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::header::LINK;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::Serialize;
@@ -24,6 +25,10 @@ pub struct Inspector {
     /// What `/tunnels` shows.
     pub tunnels: Arc<Tunnels>,
 }
+
+/// Tunnels of one answer, unless fewer are asked for: a millisecond's work, so that an answer
+/// keeps no thread from the data path for long.
+const LONGEST_PAGE: usize = 1000;
 
 #[derive(Serialize)]
 struct TunnelView<'a> {
@@ -61,7 +66,7 @@ impl Inspector {
     pub fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         match (path, request.method()) {
-            ("/tunnels", &Method::GET) => self.list(),
+            ("/tunnels", &Method::GET) => self.list(request.uri().query().unwrap_or_default()),
             ("/config", &Method::GET) => self.config(),
             ("/tunnels" | "/config", _) => method_not_allowed("GET"),
             _ => match (path.strip_prefix("/tunnels/"), request.method()) {
@@ -75,14 +80,33 @@ impl Inspector {
         }
     }
 
-    fn list(&self) -> Response<Full<Bytes>> {
+    /// The tunnels in the order they were opened, a page at a time: `?limit=` so many, `&after=`
+    /// that id. The next page, where there is one, is in a `Link` field (RFC 8288).
+    fn list(&self, query: &str) -> Response<Full<Bytes>> {
+        let Some(page) = Page::of(query) else {
+            return text(
+                StatusCode::BAD_REQUEST,
+                "expected ?limit=N&after=ID, both numbers, the limit from 1\n",
+            );
+        };
         let mut tunnels = self.tunnels.list();
+        tunnels.retain(|tunnel| tunnel.id > page.after);
         tunnels.sort_unstable_by_key(|tunnel| tunnel.id);
+        let more = tunnels.len() > page.limit;
+        tunnels.truncate(page.limit);
         let views: Vec<_> = tunnels
             .iter()
             .map(|tunnel| TunnelView::of(tunnel))
             .collect();
-        json(&views)
+        let mut response = json(&views);
+        if let Some(last) = tunnels.last().filter(|_| more) {
+            let (limit, after) = (page.limit, last.id);
+            let next = format!("</tunnels?limit={limit}&after={after}>; rel=\"next\"");
+            if let Ok(next) = HeaderValue::try_from(next) {
+                response.headers_mut().insert(LINK, next);
+            }
+        }
+        response
     }
 
     fn config(&self) -> Response<Full<Bytes>> {
@@ -104,6 +128,31 @@ impl Inspector {
             }
             None => text(StatusCode::NOT_FOUND, "no such tunnel\n"),
         }
+    }
+}
+
+/// Which tunnels an answer lists.
+#[derive(Debug, PartialEq, Eq)]
+struct Page {
+    limit: usize,
+    after: u64,
+}
+
+impl Page {
+    fn of(query: &str) -> Option<Self> {
+        let mut page = Self {
+            limit: LONGEST_PAGE,
+            after: 0,
+        };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=')? {
+                ("limit", limit) => page.limit = limit.parse().ok().filter(|limit| *limit > 0)?,
+                ("after", after) => page.after = after.parse().ok()?,
+                _ => return None,
+            }
+        }
+        page.limit = page.limit.min(LONGEST_PAGE);
+        Some(page)
     }
 }
 

@@ -1,5 +1,14 @@
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use tokio::io::AsyncReadExt;
+
+use crate::harness::collector;
 use crate::harness::origin::Origin;
-use crate::harness::{TestProxy, call, get, read_to_end, within};
+use crate::harness::{
+    TestProxy, call, connect_head, field, get, read_response, read_to_end, send, within,
+};
 
 #[tokio::test]
 async fn probes_and_metrics_answer_on_the_admin_port_only() {
@@ -68,4 +77,139 @@ async fn the_inspector_shows_the_effective_configuration() {
         serde_json::from_str(&get(proxy.inspect, "/config").await).unwrap();
     assert_eq!(config["OUTGATE_ALLOW"], "origin.test:*");
     assert_eq!(config["OUTGATE_CONNECT_TIMEOUT"], "10s");
+}
+
+#[tokio::test]
+async fn the_inspector_redacts_what_is_sent_to_the_collector() {
+    let proxy = TestProxy::builder()
+        .with(|config| {
+            let mut tracing = collector::settings("http://127.0.0.1:9/v1/traces");
+            let secret = HeaderValue::from_static("Bearer t0p");
+            tracing.headers = vec![(AUTHORIZATION, secret)];
+            config.tracing = Some(tracing);
+        })
+        .start()
+        .await;
+    let answer = get(proxy.inspect, "/config").await;
+    assert!(!answer.contains("t0p"), "{answer}");
+    let config: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(
+        config["OTEL_EXPORTER_OTLP_TRACES_HEADERS"],
+        "authorization=***"
+    );
+    assert_eq!(
+        config["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"],
+        "http://127.0.0.1:9/v1/traces"
+    );
+}
+
+#[tokio::test]
+async fn tunnels_are_listed_a_page_at_a_time_in_the_order_they_were_opened() {
+    let origin = Origin::scripted(|mut stream, _| async move {
+        read_to_end(&mut stream).await;
+    })
+    .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let target = format!("origin.test:{}", origin.port());
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        clients.push(proxy.tunnel(&target).await);
+    }
+    let mut path = "/tunnels?limit=2".to_owned();
+    let mut pages = Vec::new();
+    loop {
+        let answer = call(proxy.inspect, "GET", &path).await;
+        let (head, content) = answer.split_once("\r\n\r\n").unwrap();
+        let page: Vec<serde_json::Value> = serde_json::from_str(content).unwrap();
+        pages.push(
+            page.iter()
+                .map(|tunnel| tunnel["id"].as_u64().unwrap())
+                .collect::<Vec<_>>(),
+        );
+        let Some(next) = field(head, "link") else {
+            break;
+        };
+        path = next
+            .strip_prefix('<')
+            .unwrap()
+            .strip_suffix(">; rel=\"next\"")
+            .unwrap()
+            .to_owned();
+    }
+    assert_eq!(pages, [vec![1, 2], vec![3, 4], vec![5]]);
+    for wrong in ["limit=0", "limit=two", "after=-1", "page=2", "limit"] {
+        let answer = call(proxy.inspect, "GET", &format!("/tunnels?{wrong}")).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{wrong}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listing_thousands_of_tunnels_holds_up_none_of_them() {
+    const TUNNELS: usize = 2000;
+    let origin = Origin::scripted(|mut stream, _| async move {
+        let (mut reader, mut writer) = stream.split();
+        let _ = tokio::io::copy(&mut reader, &mut writer).await;
+    })
+    .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let target = format!("origin.test:{}", origin.port());
+    let mut clients = Vec::with_capacity(TUNNELS);
+    for _ in 0..TUNNELS {
+        clients.push(proxy.tunnel(&target).await);
+    }
+    let inspect = proxy.inspect;
+    let lister = tokio::spawn(async move {
+        let mut seen = 0;
+        for _ in 0..20 {
+            for page in ["/tunnels", "/tunnels?after=1000"] {
+                let page: Vec<serde::de::IgnoredAny> =
+                    serde_json::from_str(&get(inspect, page).await).unwrap();
+                seen += page.len();
+            }
+        }
+        seen
+    });
+    let mut worst = Duration::ZERO;
+    let mut rounds = 0;
+    while !lister.is_finished() || rounds < 100 {
+        let client = &mut clients[rounds % TUNNELS];
+        let begun = Instant::now();
+        send(client, b"ping").await;
+        within(client.read_exact(&mut [0; 4])).await.unwrap();
+        worst = worst.max(begun.elapsed());
+        rounds += 1;
+    }
+    assert_eq!(lister.await.unwrap(), 20 * TUNNELS);
+    assert!(
+        worst < Duration::from_secs(1),
+        "a round trip took {worst:?}"
+    );
+}
+
+#[tokio::test]
+async fn metrics_are_openmetrics_for_whoever_asks_for_it() {
+    let proxy = TestProxy::builder().start().await;
+    proxy.ask(&connect_head("evil.test:443")).await;
+    let mut stream = tokio::net::TcpStream::connect(proxy.admin).await.unwrap();
+    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text; version=1.0.0\r\n\r\n";
+    send(&mut stream, request.as_bytes()).await;
+    let answer = read_response(&mut stream).await;
+    let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!(field(&answer, "content-type"), Some(media_type));
+    assert!(
+        answer.contains("\n# TYPE outgate_requests counter\n"),
+        "{answer}"
+    );
+    assert!(answer.contains("\noutgate_requests_total{"), "{answer}");
+    assert!(answer.ends_with("# EOF\n"), "{answer}");
+    assert!(!proxy.metrics().await.contains("# EOF"));
+}
+
+#[tokio::test]
+async fn the_connection_limit_is_shown() {
+    let proxy = TestProxy::builder()
+        .with(|config| config.max_connections = Some(77))
+        .start()
+        .await;
+    proxy.shows("outgate_connections_limit 77").await;
 }
