@@ -31,6 +31,15 @@ impl Connections {
         let listeners = ListenerKind::ALL.iter();
         let active = build.gauges("connections_active", "Connections open now.", &["listener"])?;
         let total = build.counters("connections_total", "Connections accepted.", &["listener"])?;
+        let rejected = build.counters(
+            "connections_rejected_total",
+            "Connections closed before a request was read from them.",
+            &["reason"],
+        )?;
+        // Shown from the start: of a counter that appears at one, no increase is ever seen.
+        for reason in [Reason::ConnectionLimit, Reason::ClientLimit] {
+            rejected.with_label_values(&[reason.label()]);
+        }
         Ok(Self {
             active: listeners
                 .clone()
@@ -39,11 +48,7 @@ impl Connections {
             total: listeners
                 .map(|on| total.with_label_values(&[on.label()]))
                 .collect(),
-            rejected: build.counters(
-                "connections_rejected_total",
-                "Connections closed before a request was read from them.",
-                &["reason"],
-            )?,
+            rejected,
         })
     }
 }

@@ -212,4 +212,7 @@ async fn the_connection_limit_is_shown() {
         .start()
         .await;
     proxy.shows("outgate_connections_limit 77").await;
+    // From the start, so that the first rejection is an increase.
+    let none = "outgate_connections_rejected_total{reason=\"connection_limit\"} 0";
+    proxy.shows(none).await;
 }
