@@ -37,8 +37,10 @@ mod hostile_upstreams;
 mod limits;
 // The account: each request once, however it ended.
 mod account;
-// Spans of requests and tunnels, and collectors that go wrong.
+// Spans of requests and tunnels.
 mod traces;
+// Collectors that go wrong cost no request.
+mod collectors;
 // SIGTERM to exit.
 mod drain;
 // The inspector and the admin port.

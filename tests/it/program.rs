@@ -318,3 +318,80 @@ fn a_hangup_reads_the_policy_file_at_once() {
     let line = running.line("policy not reloaded; the last one stays in force");
     assert!(line["error"].as_str().unwrap().contains("line 2"), "{line}");
 }
+
+#[test]
+fn a_standard_output_that_nobody_reads_holds_up_no_request() {
+    // More lines than the queue and the pipe hold together.
+    const REQUESTS: usize = 12_000;
+    let running = Running::start(&[]);
+    let mut client = TcpStream::connect(running.proxy).unwrap();
+    client.set_nodelay(true).unwrap();
+    let mut answers = BufReader::new(client.try_clone().unwrap());
+    let begun = std::time::Instant::now();
+    for _ in 0..REQUESTS {
+        write!(client, "GET http://evil.test/ HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let (mut line, mut length) = (String::new(), 0);
+        while line != "\r\n" {
+            line.clear();
+            answers.read_line(&mut line).unwrap();
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        answers.read_exact(&mut vec![0; length]).unwrap();
+    }
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(60), "{took:?}");
+    let metrics = get(running.admin, "/metrics");
+    let dropped = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("outgate_log_lines_dropped_total "));
+    let dropped: usize = dropped.unwrap().parse().unwrap();
+    assert!(dropped > 0 && dropped < REQUESTS, "{dropped}");
+}
+
+#[test]
+fn a_bad_tracing_variable_or_certificate_stops_the_start_with_78() {
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9");
+    for (name, value) in [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem"),
+    ] {
+        let output = output(&[endpoint, (name, value)], &[]);
+        assert_eq!(output.status.code(), Some(78));
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            message.contains(name) && message.contains(value),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn config_prints_tracing_without_its_secrets() {
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=t0p"),
+    ];
+    let text = String::from_utf8(output(&variables, &["config"]).stdout).unwrap();
+    assert!(
+        text.contains("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://collector:4318/v1/traces"),
+        "{text}"
+    );
+    assert!(
+        text.contains("api-key=***") && !text.contains("t0p"),
+        "{text}"
+    );
+}
+
+fn get(server: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(server).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}

@@ -1,7 +1,8 @@
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use outgate::config::{Protocol, Sampler, Tracing};
+use outgate::config::{Sampler, Tracing};
 use outgate::drain::Stop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -11,7 +12,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use crate::harness::collector::{self, CLIENT, Collector, INTERNAL, SERVER, Span, settings};
-use crate::harness::origin::Origin;
+use crate::harness::origin::{Origin, read_request};
 use crate::harness::{TestProxy, any_port, connect_head, field, read_head, send, within};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -306,89 +307,41 @@ async fn a_collector_is_reached_over_tls_that_its_certificate_file_vouches_for()
     assert_eq!(within(spans.recv()).await.unwrap().name, "CONNECT");
 }
 
-/// How a collector can go wrong.
-#[derive(Clone, Copy, Debug)]
-enum Wrong {
-    Down,
-    Hangs,
-    Refuses,
-    Garbage,
-    Endless,
-}
-
-async fn wrong_collector(wrong: Wrong) -> u16 {
-    let listener = TcpListener::bind(any_port()).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    if matches!(wrong, Wrong::Down) {
-        return port;
-    }
-    tokio::spawn(async move {
-        let mut held = Vec::new();
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let answer: &[u8] = match wrong {
-                Wrong::Down | Wrong::Hangs => {
-                    held.push(stream);
-                    continue;
-                }
-                Wrong::Refuses => b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n",
-                Wrong::Garbage => b"\x00\xffgarbage\r\n\r\n",
-                Wrong::Endless => b"HTTP/1.1 200 OK\r\n\r\n",
-            };
-            tokio::spawn(async move {
-                let _ = stream.read(&mut [0; 4096]).await;
-                let _ = stream.write_all(answer).await;
-                while matches!(wrong, Wrong::Endless)
-                    && stream.write_all(&[b'x'; 4096]).await.is_ok()
-                {}
-            });
-        }
-    });
-    port
-}
-
 #[tokio::test]
-async fn a_collector_that_goes_wrong_costs_no_request_and_its_spans_are_counted() {
-    const REQUESTS: u64 = 200;
-    const QUEUE: u64 = 16;
-    for wrong in [
-        Wrong::Down,
-        Wrong::Hangs,
-        Wrong::Refuses,
-        Wrong::Garbage,
-        Wrong::Endless,
-    ] {
-        for protocol in [Protocol::HttpProtobuf, Protocol::Grpc] {
-            let port = wrong_collector(wrong).await;
-            let mut tracing = settings(&format!("http://127.0.0.1:{port}/"));
-            tracing.protocol = protocol;
-            tracing.timeout = Duration::from_secs(60);
-            tracing.max_queue_size = usize::try_from(QUEUE).unwrap();
-            tracing.max_export_batch_size = 4;
-            let proxy = traced_proxy(tracing).await;
-            let begun = Instant::now();
-            for _ in 0..REQUESTS {
-                let answer = proxy.ask(&connect_head("evil.test:443")).await;
-                assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+async fn a_request_that_is_sent_again_has_a_span_for_each_try() {
+    let mut collector = Collector::start().await;
+    let connections = Arc::new(AtomicUsize::new(0));
+    let mut origin = Origin::scripted(move |mut stream, seen| {
+        let first = connections.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            for answered in 0.. {
+                let Some(request) = read_request(&mut stream).await else {
+                    return;
+                };
+                let _ = seen.send(request);
+                // The first connection ends where its second answer should begin.
+                if first && answered == 1 {
+                    return;
+                }
+                send(&mut stream, FINE.as_bytes()).await;
             }
-            let took = begun.elapsed();
-            assert!(
-                took < Duration::from_secs(5),
-                "{wrong:?} {protocol:?}: {took:?}"
-            );
-            let hangs = matches!(wrong, Wrong::Hangs);
-            // One batch is with the collector and the queue is full, or nothing waits.
-            let kept = if hangs { QUEUE + 4 } else { 0 };
-            proxy
-                .shows(&format!("outgate_spans_dropped_total {}", REQUESTS - kept))
-                .await;
-            // The end does not wait for the collector either.
-            let begun = Instant::now();
-            proxy.stop(Stop::Gently).await;
-            proxy.ended().await;
-            assert!(
-                begun.elapsed() < Duration::from_secs(5),
-                "{wrong:?} {protocol:?}"
-            );
         }
+    })
+    .await;
+    let proxy = traced_proxy(collector.settings()).await;
+    proxy.ask(&get(origin.port(), "")).await;
+    collector.spans(4).await;
+    proxy.ask(&get(origin.port(), "")).await;
+    let spans = collector.spans(4).await;
+    let tries: Vec<_> = spans.iter().filter(|span| span.kind == CLIENT).collect();
+    let errors: Vec<_> = tries.iter().map(|span| span.get("error.type")).collect();
+    assert_eq!(errors, ["connection_reset", ""], "{spans:#?}");
+    origin.received().await;
+    for sent in tries {
+        let seen = origin.received().await;
+        assert!(
+            field(&seen, "traceparent").unwrap().contains(&sent.id),
+            "{seen}"
+        );
     }
 }

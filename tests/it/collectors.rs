@@ -1,0 +1,99 @@
+use std::time::{Duration, Instant};
+
+use outgate::config::Protocol;
+use outgate::drain::Stop;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::harness::collector::settings;
+use crate::harness::{TestProxy, any_port, connect_head};
+
+/// How a collector can go wrong.
+#[derive(Clone, Copy, Debug)]
+enum Wrong {
+    Down,
+    Hangs,
+    Refuses,
+    Garbage,
+    Endless,
+}
+
+async fn wrong_collector(wrong: Wrong) -> u16 {
+    let listener = TcpListener::bind(any_port()).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    if matches!(wrong, Wrong::Down) {
+        return port;
+    }
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer: &[u8] = match wrong {
+                Wrong::Down | Wrong::Hangs => {
+                    held.push(stream);
+                    continue;
+                }
+                Wrong::Refuses => b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n",
+                Wrong::Garbage => b"\x00\xffgarbage\r\n\r\n",
+                Wrong::Endless => b"HTTP/1.1 200 OK\r\n\r\n",
+            };
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream.write_all(answer).await;
+                while matches!(wrong, Wrong::Endless)
+                    && stream.write_all(&[b'x'; 4096]).await.is_ok()
+                {}
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_collector_that_goes_wrong_costs_no_request_and_its_spans_are_counted() {
+    const REQUESTS: u64 = 200;
+    const QUEUE: u64 = 16;
+    for wrong in [
+        Wrong::Down,
+        Wrong::Hangs,
+        Wrong::Refuses,
+        Wrong::Garbage,
+        Wrong::Endless,
+    ] {
+        for protocol in [Protocol::HttpProtobuf, Protocol::Grpc] {
+            let port = wrong_collector(wrong).await;
+            let mut tracing = settings(&format!("http://127.0.0.1:{port}/"));
+            tracing.protocol = protocol;
+            tracing.timeout = Duration::from_secs(60);
+            tracing.max_queue_size = usize::try_from(QUEUE).unwrap();
+            tracing.max_export_batch_size = 4;
+            let proxy = TestProxy::builder()
+                .with(|config| config.tracing = Some(tracing))
+                .start()
+                .await;
+            let begun = Instant::now();
+            for _ in 0..REQUESTS {
+                let answer = proxy.ask(&connect_head("evil.test:443")).await;
+                assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+            }
+            let took = begun.elapsed();
+            assert!(
+                took < Duration::from_secs(5),
+                "{wrong:?} {protocol:?}: {took:?}"
+            );
+            let hangs = matches!(wrong, Wrong::Hangs);
+            // One batch is with the collector and the queue is full, or nothing waits.
+            let kept = if hangs { QUEUE + 4 } else { 0 };
+            proxy
+                .shows(&format!("outgate_spans_dropped_total {}", REQUESTS - kept))
+                .await;
+            // The end does not wait for the collector either.
+            let begun = Instant::now();
+            proxy.stop(Stop::Gently).await;
+            proxy.ended().await;
+            assert!(
+                begun.elapsed() < Duration::from_secs(5),
+                "{wrong:?} {protocol:?}"
+            );
+        }
+    }
+}
