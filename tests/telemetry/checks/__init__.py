@@ -1,0 +1,1 @@
+"""What Prometheus and the OpenTelemetry Collector see of a gateway under traffic."""
