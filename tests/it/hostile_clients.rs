@@ -327,5 +327,8 @@ async fn content_that_a_client_cuts_short_is_refused_at_once() {
     send(&mut client, head.as_bytes()).await;
     client.shutdown().await.unwrap();
     let answer = read_to_end(&mut client).await;
-    assert!(answer.starts_with("HTTP/1.1 400 egress failed: bad_request\r\n"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 400 egress failed: bad_request\r\n"),
+        "{answer}"
+    );
 }
