@@ -1,5 +1,6 @@
 """Holds the rendered chart to what its values promise."""
 
+import json
 import pathlib
 import sys
 
@@ -79,6 +80,12 @@ assert yaml.safe_load(policy["data"]["policy.yaml"])["rules"][0]["name"] == "git
 (scaler,) = full["HorizontalPodAutoscaler"]
 assert {metric["type"] for metric in scaler["spec"]["metrics"]} == {"Resource", "Pods"}
 assert "ServiceMonitor" in full and "PodMonitor" in daemonset
+(rules,) = full["PrometheusRule"]
+assert any("alert" in rule for group in rules["spec"]["groups"] for rule in group["rules"])
+dashboard = next(
+    found for found in full["ConfigMap"] if found["metadata"]["name"].endswith("-dashboard")
+)
+assert json.loads(dashboard["data"]["outgate.json"])["panels"]
 
 # Workloads in named namespaces reach DNS and the gateway, and nothing else.
 fences = {found["metadata"]["namespace"]: found for found in full["NetworkPolicy"]}
