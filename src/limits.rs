@@ -35,6 +35,14 @@ pub fn raise_descriptors() -> u64 {
     soft.min(wanted)
 }
 
+/// Has the kernel give this process memory by small pages.
+///
+/// The allocator asks for huge ones, which would make the first bytes that a gateway at rest touches
+/// cost two megabytes apiece. A kernel that knows no such switch needs none.
+pub fn use_small_pages() {
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
 /// How many client connections so many descriptors are good for; one at least.
 #[must_use]
 pub fn connections_for(descriptors: u64) -> usize {

@@ -8,7 +8,7 @@ use outgate::config::Config;
 use outgate::gateway::Gateway;
 use outgate::listen::Listeners;
 use outgate::telemetry::Telemetry;
-use outgate::{health, signals};
+use outgate::{health, limits, signals};
 
 mod cli;
 
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> Result<(), Exit> {
+    limits::use_small_pages();
     let telemetry = Telemetry::start(&config).map_err(fail(Exit::Config))?;
     cli::runtime(&config)?.block_on(async {
         let stops = signals::stops().map_err(fail(Exit::Failure))?;
