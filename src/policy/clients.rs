@@ -6,22 +6,20 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::range::RangeMap;
+
 /// The clients a policy knows by name.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Clients {
-    /// The most specific network first.
-    networks: Vec<(IpNet, Arc<str>)>,
+    networks: RangeMap<Option<Arc<str>>>,
     users: HashMap<Box<str>, Arc<str>>,
 }
 
 impl Clients {
-    /// Addresses in a network are this client.
-    pub fn add_network(&mut self, network: IpNet, name: Arc<str>) {
-        let prefix = network.prefix_len();
-        let at = self
-            .networks
-            .partition_point(|(other, _)| other.prefix_len() >= prefix);
-        self.networks.insert(at, (network, name));
+    /// Addresses in a network are this client, unless a narrower network says otherwise; tells
+    /// whether the network was new.
+    pub fn add_network(&mut self, network: IpNet, name: Arc<str>) -> bool {
+        self.networks.entry(network).replace(name).is_none()
     }
 
     /// Whoever gives this user name is this client; tells whether the user was new.
@@ -40,11 +38,8 @@ impl Clients {
     pub fn identify(&self, address: IpAddr, user: Option<&str>) -> Option<Arc<str>> {
         let by_user = user.and_then(|user| self.users.get(user));
         let by_address = || {
-            let address = address.to_canonical();
-            self.networks
-                .iter()
-                .find(|(network, _)| network.contains(&address))
-                .map(|(_, name)| name)
+            let mut networks = self.networks.naming(address);
+            networks.find_map(|(_, name)| name.as_ref())
         };
         by_user.or_else(by_address).cloned()
     }
@@ -62,7 +57,7 @@ mod tests {
             ("10.1.0.0/16", "ci"),
             ("fd00::/8", "six"),
         ] {
-            clients.add_network(network.parse().unwrap(), name.into());
+            assert!(clients.add_network(network.parse().unwrap(), name.into()));
         }
         assert!(clients.add_user("batch", "batch".into()));
         let identify = |address: &str, user| clients.identify(address.parse().unwrap(), user);

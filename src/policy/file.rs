@@ -7,9 +7,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_saphyr::{Location, Spanned};
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema};
+use serde::{Deserialize, Deserializer};
+use serde_saphyr::{Location, MessageFormatter, Spanned, UserMessageFormatter};
 
 use super::clients::Clients;
 use super::host::{HostPattern, parse_range};
@@ -61,13 +63,17 @@ impl fmt::Display for FileError {
 #[schemars(title = "Outgate policy")]
 struct Document {
     /// Whether host rules bind, or only record what they would have denied.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schemars(with = "WrittenMode")]
     mode: Option<WrittenMode>,
     /// Clients that rules can name.
-    #[serde(default)]
-    clients: Vec<WrittenClient>,
+    #[serde(default, deserialize_with = "not_null")]
+    #[schemars(with = "Vec<WrittenClient>")]
+    clients: Option<Vec<WrittenClient>>,
     /// Rules; deny wins over allow.
-    #[serde(default)]
-    rules: Vec<WrittenRule>,
+    #[serde(default, deserialize_with = "not_null")]
+    #[schemars(with = "Vec<WrittenRule>")]
+    rules: Option<Vec<WrittenRule>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -88,10 +94,12 @@ struct WrittenClient {
     #[schemars(with = "Vec<String>")]
     networks: Vec<Spanned<String>>,
     /// The user name it gives in `Proxy-Authorization: Basic`.
-    #[schemars(with = "Option<String>")]
+    #[serde(default, deserialize_with = "not_null")]
+    #[schemars(with = "String")]
     user: Option<Spanned<String>>,
     /// The subject of its certificate; needs a TLS listener, which this version does not have.
-    #[schemars(with = "Option<String>")]
+    #[serde(default, deserialize_with = "not_null")]
+    #[schemars(with = "String")]
     certificate: Option<Spanned<String>>,
 }
 
@@ -108,13 +116,16 @@ struct WrittenRule {
     #[schemars(with = "Vec<String>", length(min = 1))]
     hosts: Vec<Spanned<String>>,
     /// Ports and ranges of ports; by default 443 for tunnels and 80 for plain HTTP.
-    #[schemars(with = "Option<Vec<WrittenPort>>")]
+    #[serde(default, deserialize_with = "not_null")]
+    #[schemars(with = "Vec<WrittenPort>", length(min = 1))]
     ports: Option<Vec<Spanned<WrittenPort>>>,
     /// Only plain HTTP below this path.
-    #[schemars(with = "Option<String>")]
+    #[serde(default, deserialize_with = "not_null")]
+    #[schemars(with = "String")]
     path: Option<Spanned<String>>,
     /// Only these clients; by default everyone.
-    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(default, deserialize_with = "not_null")]
+    #[schemars(with = "Vec<String>", length(min = 1))]
     clients: Option<Vec<Spanned<String>>>,
     /// Ranges the hosts may resolve to although they are special-purpose.
     #[serde(default)]
@@ -131,7 +142,10 @@ enum WrittenAction {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a port such as 8443, a range such as 8000-8100, or \"*\""
+)]
 enum WrittenPort {
     /// One port.
     One(u16),
@@ -145,7 +159,10 @@ impl PolicyFile {
     /// # Errors
     /// The first thing that is wrong, with its place.
     pub fn parse(text: &str) -> Result<Self, FileError> {
-        if text.trim().is_empty() {
+        let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
+        let document: Document = serde_saphyr::from_str_with_options(text, options)
+            .map_err(|error| FileError::of_yaml(&error))?;
+        if document.says_nothing() {
             let message = "the file is empty; a policy that allows nothing says rules: []";
             return Err(FileError {
                 line: 0,
@@ -153,13 +170,10 @@ impl PolicyFile {
                 message: message.to_owned(),
             });
         }
-        let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
-        let document: Document = serde_saphyr::from_str_with_options(text, options)
-            .map_err(|error| FileError::of_yaml(&error))?;
-        let (clients, names) = read_clients(document.clients)?;
+        let (clients, names) = read_clients(document.clients.unwrap_or_default())?;
         let mut taken = HashSet::new();
-        let mut rules = Vec::with_capacity(document.rules.len());
-        for written in document.rules {
+        let mut rules = Vec::new();
+        for written in document.rules.unwrap_or_default() {
             if !taken.insert(written.name.value.clone()) {
                 return Err(at(&written.name, "another rule has this name"));
             }
@@ -179,27 +193,70 @@ impl PolicyFile {
     /// The JSON Schema of the file, for editors.
     #[must_use]
     pub fn schema() -> serde_json::Value {
-        schemars::schema_for!(Document).to_value()
+        // What may be left out may still not be null.
+        let no_null = RecursiveTransform(|schema: &mut Schema| {
+            if schema
+                .get("default")
+                .is_some_and(serde_json::Value::is_null)
+            {
+                schema.remove("default");
+            }
+        });
+        let settings = SchemaSettings::default().with_transform(no_null);
+        let schema = settings.into_generator().into_root_schema_for::<Document>();
+        schema.to_value()
     }
+}
+
+impl Document {
+    /// Nothing but comments, most likely a template that rendered nothing: taken for a policy, it
+    /// would drop the deny rules that were in force.
+    fn says_nothing(&self) -> bool {
+        self.mode.is_none() && self.clients.is_none() && self.rules.is_none()
+    }
+}
+
+/// Reads a value that may be left out, but not be `null`: `clients:` with nothing behind it must
+/// not come to mean everyone.
+fn not_null<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
 }
 
 impl FileError {
     fn of_yaml(error: &serde_saphyr::Error) -> Self {
         let error = error.without_snippet();
         let location = error.location();
-        let text = error.to_string();
-        // The place is told apart from the message.
-        let message = text
-            .split(" at line ")
-            .next()
-            .unwrap_or_default()
-            .trim_end_matches(',');
         Self {
             line: location.as_ref().map_or(0, Location::line),
             column: location.as_ref().map_or(0, Location::column),
-            message: message.to_owned(),
+            message: yaml_message(error),
         }
     }
+}
+
+/// What is wrong, in the parser's words; where it speaks of its own parts, in ours.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what other errors the parser has is its own affair"
+)]
+fn yaml_message(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error::{DuplicateMappingKey, MultipleDocuments, Unexpected};
+    let ours = match error {
+        Unexpected { expected, .. } if *expected == "sequence start" => {
+            "expected a list, such as [a, b]"
+        }
+        Unexpected { expected, .. } if *expected == "mapping start" => "expected keys with values",
+        MultipleDocuments { .. } => "a second document begins here; a policy is one document",
+        DuplicateMappingKey { key: Some(key), .. } => {
+            return format!("the key {key} is there twice");
+        }
+        _ => return UserMessageFormatter.format_message(error).into_owned(),
+    };
+    ours.to_owned()
 }
 
 /// An error about a value of the file.
@@ -215,6 +272,9 @@ fn read_clients(written: Vec<WrittenClient>) -> Result<(Clients, HashSet<String>
     let mut clients = Clients::default();
     let mut names = HashSet::new();
     for client in written {
+        if client.name.value.trim().is_empty() {
+            return Err(at(&client.name, "the client has no name"));
+        }
         if !names.insert(client.name.value.clone()) {
             return Err(at(&client.name, "another client has this name"));
         }
@@ -232,7 +292,9 @@ fn read_clients(written: Vec<WrittenClient>) -> Result<(Clients, HashSet<String>
         let name: Arc<str> = client.name.value.as_str().into();
         for network in &client.networks {
             let range = parse_range(&network.value).map_err(|error| at(network, error))?;
-            clients.add_network(range, Arc::clone(&name));
+            if !clients.add_network(range, Arc::clone(&name)) {
+                return Err(at(network, "this network is listed before"));
+            }
         }
         if let Some(user) = &client.user {
             if user.value.is_empty() || user.value.contains(':') {
@@ -286,6 +348,11 @@ fn read_rule(written: &WrittenRule, clients: &HashSet<String>) -> Result<Rule, F
             return Err(at(unknown, message));
         }
         rule = rule.with_clients(names.iter().map(|name| name.value.as_str().into()));
+    }
+    if let (Action::Deny, Some(range)) = (action, written.addresses.first()) {
+        let message = "a deny rule has no addresses: it refuses by host; to refuse what hosts resolve to, \
+                       set OUTGATE_DENY_ADDRESSES";
+        return Err(at(range, message));
     }
     let addresses: Result<Vec<IpNet>, FileError> = written
         .addresses

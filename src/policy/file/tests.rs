@@ -109,6 +109,58 @@ fn every_error_has_its_line_and_says_what_to_do() {
 }
 
 #[test]
+fn what_is_there_by_accident_is_refused_at_its_place() {
+    let rule = |rest: &str| format!("rules:\n  - name: a\n    hosts: [a.example]\n{rest}\n");
+    let clients = |rest: &str| format!("rules: []\nclients:\n{rest}\n");
+    for (text, line, column, hint) in [
+        // A template that rendered nothing: no null ever comes to mean everything.
+        ("# why\n".to_owned(), 0, 0, "empty"),
+        ("{}\n".to_owned(), 0, 0, "empty"),
+        ("rules:\n".to_owned(), 1, 6, "a list"),
+        ("rules: []\nmode:\n".to_owned(), 2, 5, ""),
+        (rule("    clients:"), 4, 12, "a list"),
+        (rule("    ports:"), 4, 10, "a list"),
+        (rule("    path:"), 4, 9, "null"),
+        (rule("    path: ~"), 4, 11, "null"),
+        (rule("    action:"), 4, 11, ""),
+        (clients("  - { name: '', user: x }"), 3, 13, "no name"),
+        (clients("  - { name: a, user: }"), 3, 20, "null"),
+        (rule("    hosts: [b.example]"), 4, 5, "twice"),
+        (rule("    ports: [70000]"), 4, 13, "8000-8100"),
+        (rule("    ports: [443, null]"), 4, 18, "8000-8100"),
+        (
+            rule("    action: deny\n    addresses: [10.0.0.0/8]"),
+            5,
+            17,
+            "OUTGATE_DENY_ADDRESSES",
+        ),
+        (
+            clients(
+                "  - { name: a, networks: [10.0.0.0/8] }\n  - { name: b, networks: [10.0.0.0/8] }",
+            ),
+            4,
+            27,
+            "before",
+        ),
+        (
+            "rules: []\n---\nrules: []\n".to_owned(),
+            3,
+            1,
+            "one document",
+        ),
+    ] {
+        let error = PolicyFile::parse(&text).unwrap_err();
+        assert_eq!(
+            (error.line, error.column),
+            (line, column),
+            "{text}: {error}"
+        );
+        assert!(error.to_string().contains(hint), "{text}: {error}");
+        assert!(!error.to_string().contains("Policy in Options"), "{error}");
+    }
+}
+
+#[test]
 fn aliases_cannot_blow_a_file_up() {
     let mut text = "a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned();
     for (this, last) in ('b'..='j').zip('a'..) {
