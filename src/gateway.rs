@@ -204,8 +204,8 @@ impl Gateway {
         for (listener, address) in self.listeners.addresses().unwrap_or_default() {
             tracing::info!(listener = listener.label(), %address, "listening");
         }
-        if self.config.allow.is_empty() {
-            tracing::warn!("OUTGATE_ALLOW is empty: every request will be denied");
+        if self.proxy.enforced().load().policy().denies_all() {
+            tracing::warn!("no rule allows anything: every request will be denied");
         }
     }
 }

@@ -191,6 +191,37 @@ impl Policy {
         self.rules.iter().map(|entry| &entry.rule)
     }
 
+    /// Whether nothing at all is let through.
+    #[must_use]
+    pub fn denies_all(&self) -> bool {
+        self.mode == Mode::Enforce && self.rules().all(|rule| rule.action == Action::Deny)
+    }
+
+    /// Whether a plain request of some client could be let through to this address of a target:
+    /// what an idle connection to it is kept for.
+    #[must_use]
+    pub fn could_reach(self: &Arc<Self>, target: &Target, address: IpAddr) -> bool {
+        let (mut is_denied, mut is_admitted) = (false, false);
+        self.index.candidates(target.host(), |candidate| {
+            let rule = &self.entry(candidate.rule).rule;
+            if candidate.only.is_some_and(|only| only != rule.action) {
+                return;
+            }
+            match rule.action {
+                Action::Deny => is_denied |= rule.has_all_plain_requests(target.port()),
+                Action::Allow if rule.has_some_plain_requests(target.port()) => {
+                    is_admitted |= self.permit(candidate.rule, target).admits(address).is_ok();
+                }
+                Action::Allow => {}
+            }
+        });
+        match &self.no_rule {
+            None => is_admitted && !is_denied,
+            // Report mode lets every request through; what the guard says stands.
+            Some(no_rule) => is_admitted || self.report(no_rule, None).admits(address).is_ok(),
+        }
+    }
+
     /// Whether denials are enforced.
     #[must_use]
     pub fn mode(&self) -> Mode {
@@ -240,13 +271,19 @@ impl Policy {
         let Some(no_rule) = &self.no_rule else {
             return Err(denial);
         };
-        Ok(Permit {
+        Ok(self.report(no_rule, Some(denial)))
+    }
+
+    /// What report mode makes of a denial.
+    fn report(self: &Arc<Self>, no_rule: &Named, denial: Option<Denial>) -> Permit {
+        let named = denial.as_ref().and_then(Denial::named);
+        Permit {
             policy: Arc::clone(self),
-            rule: denial.named().unwrap_or(no_rule).clone(),
+            rule: named.unwrap_or(no_rule).clone(),
             granted_by: None,
             literal: None,
-            would_deny: Some(denial),
-        })
+            would_deny: denial,
+        }
     }
 
     fn permit(self: &Arc<Self>, rule: u32, target: &Target) -> Permit {

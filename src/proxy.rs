@@ -174,7 +174,7 @@ impl Proxy {
         let mut ticks = tokio::time::interval(POOL_SWEEP_EVERY);
         loop {
             ticks.tick().await;
-            self.pool.sweep(|_, _| true);
+            self.sweep_idle();
         }
     }
 }

@@ -127,19 +127,32 @@ fn build(config: &Config, file: PolicyFile) -> Policy {
 }
 
 fn read(path: &Path) -> io::Result<String> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
+    let refused = |reason: String| Err(io::Error::other(reason));
+    // Before it is opened: a pipe would be waited for, perhaps for ever.
+    if !std::fs::metadata(path)?.is_file() {
+        return refused("it is not a regular file".to_owned());
     }
-    let mut text = String::new();
-    // One more than may be read tells a file that grew from one that fits.
-    file.take(MOST_BYTES + 1).read_to_string(&mut text)?;
-    if metadata.len().max(text.len() as u64) > MOST_BYTES {
+    let mut bytes = Vec::new();
+    // One more than may be read tells a file that is too large from one that fits.
+    File::open(path)?
+        .take(MOST_BYTES + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MOST_BYTES {
         let limit = MOST_BYTES / (1024 * 1024);
-        return Err(io::Error::other(format!("it is larger than {limit} MiB")));
+        return refused(format!("it is larger than {limit} MiB"));
     }
-    Ok(text)
+    String::from_utf8(bytes).or_else(|error| {
+        let sound = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
+        let line = sound.split('\n').count();
+        let column = sound
+            .rsplit('\n')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .count()
+            + 1;
+        refused(format!("line {line}, column {column}: it is not UTF-8"))
+    })
 }
 
 /// What tells one state of a file from another.
@@ -217,27 +230,52 @@ impl Reloader {
     }
 
     async fn read_again(&mut self) {
-        let config = Arc::clone(&self.config);
-        let loaded = match tokio::task::spawn_blocking(move || load(&config)).await {
-            Ok(loaded) => loaded,
-            Err(error) => return tracing::error!(%error, "policy not reloaded"),
-        };
-        match loaded {
-            Ok(loaded) if loaded.source.digest == self.source.digest => {}
-            Ok(Loaded { policy, source }) => {
-                self.source.digest = source.digest;
-                let (rules, revoked) = (policy.rule_count(), self.proxy.enforce(policy));
+        let (config, proxy) = (Arc::clone(&self.config), Arc::clone(&self.proxy));
+        let known = self.source.digest;
+        // All of it apart from the data path: long policies take a while to read and to build.
+        let applied = tokio::task::spawn_blocking(move || apply(&config, &proxy, known));
+        match applied.await {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(Applied {
+                digest,
+                rules,
+                revoked,
+            }))) => {
+                self.source.digest = digest;
                 self.metrics.policy.reloaded.inc();
                 tracing::info!(rules, revoked, "policy reloaded");
             }
-            Err(error) => {
-                // A file mended to say what it said before is news all the same.
-                self.source.digest = None;
-                self.metrics.policy.reload_failed.inc();
-                tracing::error!(%error, "policy not reloaded; the last one stays in force");
-            }
+            Ok(Err(error)) => self.failed(&error),
+            Err(error) => self.failed(&error),
         }
     }
+
+    fn failed(&mut self, error: &dyn std::error::Error) {
+        // A file mended to say what it said before is news all the same.
+        self.source.digest = None;
+        self.metrics.policy.reload_failed.inc();
+        tracing::error!(%error, "policy not reloaded; the last one stays in force");
+    }
+}
+
+/// A policy that was put in force.
+struct Applied {
+    digest: Option<u64>,
+    rules: usize,
+    revoked: usize,
+}
+
+/// Reads the policy and puts it in force, unless it is the one that is.
+fn apply(config: &Config, proxy: &Proxy, known: Option<u64>) -> Result<Option<Applied>, LoadError> {
+    let Loaded { policy, source } = load(config)?;
+    if source.digest == known {
+        return Ok(None);
+    }
+    Ok(Some(Applied {
+        digest: source.digest,
+        rules: policy.rule_count(),
+        revoked: proxy.enforce(policy),
+    }))
 }
 
 async fn stamp(path: &Path) -> Option<Stamp> {
@@ -246,4 +284,49 @@ async fn stamp(path: &Path) -> Option<Stamp> {
         .await
         .ok()
         .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Mode;
+
+    #[test]
+    fn the_mode_of_the_file_holds_unless_the_variable_is_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.yaml");
+        std::fs::write(&path, "mode: report\nrules: []\n").unwrap();
+        let mode = |variables: &[(&str, &str)]| {
+            let file = ("OUTGATE_POLICY_FILE", path.to_str().unwrap());
+            let config = Config::load([&[file], variables].concat()).unwrap();
+            load(&config).unwrap().policy.mode()
+        };
+        assert_eq!(mode(&[]), Mode::Report);
+        assert_eq!(mode(&[("OUTGATE_MODE", "enforce")]), Mode::Enforce);
+        std::fs::write(&path, "mode: enforce\nrules: []\n").unwrap();
+        assert_eq!(mode(&[("OUTGATE_MODE", "report")]), Mode::Report);
+    }
+
+    #[test]
+    fn what_is_no_file_of_text_is_refused_and_a_pipe_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name| folder.path().join(name);
+        let pipe = path("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        std::fs::write(path("binary"), b"rules: []\n# \xff\n").unwrap();
+        // Its limit falls between the two bytes of a letter.
+        std::fs::write(path("long"), "é".repeat(3_000_000)).unwrap();
+        for (name, hint) in [
+            ("pipe", "not a regular file"),
+            ("binary", "line 2, column 3"),
+            ("long", "larger than 4 MiB"),
+            ("none", "No such file"),
+        ] {
+            let error = read(&path(name)).unwrap_err().to_string();
+            assert!(error.contains(hint), "{name}: {error}");
+        }
+        let error = read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+    }
 }

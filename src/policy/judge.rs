@@ -95,6 +95,16 @@ impl Rule {
         }
     }
 
+    /// Whether it matches every plain request at this port, whoever makes it.
+    pub(super) fn has_all_plain_requests(&self, port: u16) -> bool {
+        self.clients.is_none() && self.path.is_none() && self.has_some_plain_requests(port)
+    }
+
+    /// Whether it matches plain requests at this port, if only of one client for one path.
+    pub(super) fn has_some_plain_requests(&self, port: u16) -> bool {
+        self.has_port(port, Access::Forward { path: "/" })
+    }
+
     fn has_port(&self, port: u16, access: Access<'_>) -> bool {
         let default = match access {
             Access::Connect if self.path.is_none() => TLS_PORT,

@@ -371,3 +371,56 @@ fn rule_names_are_distinct_and_fixed_by_configuration() {
     assert_eq!(names, ["a.example.com", "b.example.com", "c.example.com"]);
     assert_eq!(permit(&policy, "b.example.com:443").rule_id(), RuleId(1));
 }
+
+#[test]
+fn an_address_can_be_reached_while_some_request_of_some_client_may() {
+    let ledger = Rule::new("ledger", Action::Allow, vec!["a.example".parse().unwrap()])
+        .unwrap()
+        .with_clients(["ci".into()])
+        .with_path("/v1/".parse().unwrap())
+        .with_addresses(["10.0.0.0/8".parse().unwrap()]);
+    let with = |deny: &[&str], mode| {
+        let policy = builder(&["b.example:8080"], deny).rule(ledger.clone());
+        Arc::new(policy.mode(mode).build())
+    };
+    let policy = with(&[], Mode::Enforce);
+    for (policy, authority, address, expected) in [
+        (&policy, "a.example:80", "8.8.8.8", true),
+        (&policy, "a.example:80", "10.1.2.3", true),
+        (&policy, "a.example:80", "192.168.1.1", false),
+        (&policy, "a.example:443", "8.8.8.8", false),
+        (&policy, "b.example:8080", "8.8.8.8", true),
+        (&policy, "b.example:8080", "10.1.2.3", false),
+        (&policy, "c.example:80", "8.8.8.8", false),
+        (
+            &with(&["a.example"], Mode::Enforce),
+            "a.example:80",
+            "8.8.8.8",
+            false,
+        ),
+        (
+            &with(&["http://a.example/v1/x/"], Mode::Enforce),
+            "a.example:80",
+            "8.8.8.8",
+            true,
+        ),
+        (
+            &with(&["a.example"], Mode::Report),
+            "a.example:80",
+            "8.8.8.8",
+            true,
+        ),
+        (&with(&[], Mode::Report), "c.example:80", "8.8.8.8", true),
+        (&with(&[], Mode::Report), "c.example:80", "10.1.2.3", false),
+    ] {
+        let could = policy.could_reach(&target(authority), ip(address));
+        assert_eq!(could, expected, "{authority} at {address}");
+    }
+}
+
+#[test]
+fn a_policy_that_only_denies_lets_nothing_through() {
+    assert!(policy(&[], &["a.example"]).denies_all());
+    assert!(!policy(&["a.example"], &[]).denies_all());
+    assert!(!builder(&[], &[]).mode(Mode::Report).build().denies_all());
+}

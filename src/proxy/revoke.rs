@@ -1,12 +1,10 @@
 //! Another policy comes into force: what is open is judged again, and only what it denies is closed.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Proxy;
 use crate::metrics::End;
 use crate::policy::{Access, Policy};
-use crate::target::Target;
 use crate::tunnels::{Opening, Tunnel};
 
 impl Proxy {
@@ -25,9 +23,17 @@ impl Proxy {
                 revoked += 1;
             }
         }
-        self.pool
-            .sweep(|target, address| permits_idle(policy, target, address));
+        self.sweep_idle();
         revoked
+    }
+
+    /// Closes idle upstream connections that the policy in force has no more use for, and those
+    /// that are idle for too long. One that was in use when the policy changed is among them later.
+    pub(super) fn sweep_idle(&self) {
+        let in_force = self.enforced.load();
+        let policy = in_force.policy();
+        self.pool
+            .sweep(|target, address| policy.could_reach(target, address.ip()));
     }
 
     /// Ends a tunnel that a policy denies which came into force while it was being opened.
@@ -50,13 +56,4 @@ fn permits(policy: &Arc<Policy>, opening: &Opening) -> bool {
     policy
         .authorize(&client, &opening.target, access)
         .is_ok_and(|permit| permit.admits(opening.upstream.ip()).is_ok())
-}
-
-/// Nobody waits for an idle connection, so it is judged as strictly as can be: one too many that
-/// is closed costs a handshake.
-fn permits_idle(policy: &Arc<Policy>, target: &Target, address: SocketAddr) -> bool {
-    let nobody = policy.identify(address.ip(), None);
-    policy
-        .authorize(&nobody, target, Access::Forward { path: "/" })
-        .is_ok_and(|permit| permit.admits(address.ip()).is_ok())
 }
