@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -65,8 +66,11 @@ impl Admin {
     }
 }
 
-/// What an API answers a request with.
-pub type Answer = Arc<dyn Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync>;
+/// What an API answers a request with, soon.
+pub type Answering = BoxFuture<'static, Response<Full<Bytes>>>;
+
+/// What answers the requests of an API.
+pub type Answer = Arc<dyn Fn(&Request<Incoming>) -> Answering + Send + Sync>;
 
 /// Serves a small HTTP API until the gateway is over.
 pub async fn serve(
@@ -93,8 +97,8 @@ pub async fn serve(
         let answer = Arc::clone(&answer);
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let response = answer(&request);
-                async move { Ok::<_, Infallible>(response) }
+                let answering = answer(&request);
+                async move { Ok::<_, Infallible>(answering.await) }
             });
             // A broken connection concerns only whoever was asking.
             let _ = http1::Builder::new()

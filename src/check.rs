@@ -1,22 +1,53 @@
-//! `outgate check`: what the gateway would say to a request, without sending it.
+//! What the gateway would say to a request, without sending it: `outgate check` and the
+//! inspector's `/explain`.
 
-use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use http::Uri;
 
-use crate::policy::{Access, Client, Explanation, Policy};
-use crate::proxy::Resolver;
+use crate::metrics::Outcome;
+use crate::policy::{Access, Client, Explanation, Permit, Policy, Prohibited};
+use crate::proxy::{Dialer, Resolver};
+use crate::reason::Reason;
 use crate::target::{Host, Target, TargetError};
 
-/// What `outgate check` found.
+/// A request judged as the gateway would, rules and addresses.
 #[derive(Debug)]
 pub struct Checked {
-    /// Whether the request would be let through to at least one address.
-    pub allowed: bool,
-    /// For a person.
-    pub report: String,
+    /// Who is supposed to ask.
+    pub client: Client,
+    /// What the rules say.
+    pub explanation: Explanation,
+    /// What is said of each address; none where the rules refuse.
+    pub addresses: Vec<Judged>,
+    /// What the request would be counted as.
+    pub outcome: Outcome,
+    /// Why, in the words a client is told.
+    pub reason: Reason,
+    /// Why, in words for an operator; empty where the rules and the addresses say it.
+    pub detail: String,
+}
+
+/// An address that the target resolves to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// The address.
+    pub address: IpAddr,
+    /// What would be done with it.
+    pub verdict: AddressVerdict,
+}
+
+/// What would be done with an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressVerdict {
+    /// It may be dialled.
+    Admitted,
+    /// The guard refuses it.
+    Prohibited(Prohibited),
+    /// A gateway of this configuration listens there.
+    Loop,
 }
 
 /// What is to be checked: `host:port` as `CONNECT` has it, or a plain HTTP URL.
@@ -70,68 +101,144 @@ impl From<&str> for Asker {
     }
 }
 
+/// No client of the policy has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the policy knows no client {0:?}; name one of its clients, or an address")]
+pub struct UnknownClient(Arc<str>);
+
 impl Asker {
-    fn client(&self, policy: &Policy) -> Client {
+    fn client(&self, policy: &Policy) -> Result<Client, UnknownClient> {
         match self {
-            Self::Address(address) => policy.identify(*address, None),
-            Self::Name(name) => Client {
+            Self::Address(address) => Ok(policy.identify(*address, None)),
+            Self::Name(name) if policy.clients().know(name) => Ok(Client {
                 address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
                 name: Some(Arc::clone(name)),
-            },
+            }),
+            Self::Name(name) => Err(UnknownClient(Arc::clone(name))),
         }
     }
 }
 
 /// Judges a question by a policy, then the addresses its host resolves to.
+///
+/// # Errors
+/// When the policy does not know who asks.
 pub async fn check(
     policy: &Arc<Policy>,
     resolver: &Resolver,
+    dialer: &Dialer,
     asker: &Asker,
     question: &Question,
-) -> Checked {
-    let client = asker.client(policy);
+) -> Result<Checked, UnknownClient> {
+    let client = asker.client(policy)?;
+    let target = &question.target;
     let access = match &question.path {
         Some(path) => Access::Forward { path },
         None => Access::Connect,
     };
-    let explanation = policy.explain(&client, &question.target, access);
-    let mut report = format!("{explanation}\n");
-    if let Some(runner_up) = explanation.runner_up() {
-        let _ = writeln!(report, "  next in line: `{}`", runner_up.rule);
-    }
-    let allowed = judge_addresses(&explanation, resolver, &question.target, &mut report).await;
-    Checked { allowed, report }
-}
-
-/// Adds the guard's verdict on each address; whether any may be dialled.
-async fn judge_addresses(
-    explanation: &Explanation,
-    resolver: &Resolver,
-    target: &Target,
-    report: &mut String,
-) -> bool {
-    let Ok(permit) = explanation.verdict() else {
-        return false;
-    };
-    let addresses = match target.host() {
-        Host::Address(address) => vec![*address],
-        Host::Name(name) => match resolver.addresses(name).await {
-            Ok(addresses) => addresses,
-            Err(detail) => {
-                let _ = writeln!(report, "  {detail}");
-                return false;
+    let explanation = policy.explain(&client, target, access);
+    let (mut addresses, mut detail) = (Vec::new(), String::new());
+    let (outcome, reason) = match explanation.verdict() {
+        Err(denial) => (Outcome::Denied, policy.reason_told(&client, denial)),
+        Ok(permit) => match resolve(resolver, target.host()).await {
+            Ok(resolved) => {
+                addresses = judge(permit, dialer, &resolved, target.port()).await;
+                conclude(permit, &addresses)
+            }
+            Err((reason, told)) => {
+                detail = told;
+                (Outcome::Failed, reason)
             }
         },
     };
-    let mut any = false;
-    for address in addresses {
-        let _ = match permit.admits(address) {
-            Ok(()) => {
-                any = true;
-                writeln!(report, "  {address}: may be dialled")
-            }
-            Err(prohibited) => writeln!(report, "  address_prohibited: {prohibited}"),
-        };
+    Ok(Checked {
+        client,
+        explanation,
+        addresses,
+        outcome,
+        reason,
+        detail,
+    })
+}
+
+async fn resolve(resolver: &Resolver, host: &Host) -> Result<Vec<IpAddr>, (Reason, String)> {
+    match host {
+        Host::Address(address) => Ok(vec![*address]),
+        Host::Name(name) => resolver.addresses(name).await,
     }
-    any
+}
+
+async fn judge(permit: &Permit, dialer: &Dialer, addresses: &[IpAddr], port: u16) -> Vec<Judged> {
+    let mut judged = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let verdict = match permit.admits(*address) {
+            Err(prohibited) => AddressVerdict::Prohibited(prohibited),
+            Ok(()) if dialer.is_gateway(SocketAddr::new(*address, port)).await => {
+                AddressVerdict::Loop
+            }
+            Ok(()) => AddressVerdict::Admitted,
+        };
+        judged.push(Judged {
+            address: *address,
+            verdict,
+        });
+    }
+    judged
+}
+
+/// What comes of the addresses of a target that the rules let through.
+fn conclude(permit: &Permit, addresses: &[Judged]) -> (Outcome, Reason) {
+    let any = |verdict| addresses.iter().any(|judged| judged.verdict == verdict);
+    if any(AddressVerdict::Loop) {
+        (Outcome::Failed, Reason::LoopDetected)
+    } else if !any(AddressVerdict::Admitted) {
+        (Outcome::Denied, Reason::AddressProhibited)
+    } else if let Some(denial) = permit.would_deny() {
+        (Outcome::WouldDeny, denial.reason())
+    } else {
+        (Outcome::Allowed, Reason::Ok)
+    }
+}
+
+impl Checked {
+    /// Whether the request would be let through to at least one address.
+    #[must_use]
+    pub fn is_let_through(&self) -> bool {
+        matches!(self.outcome, Outcome::Allowed | Outcome::WouldDeny)
+    }
+}
+
+/// For a person, in several lines.
+impl fmt::Display for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.explanation)?;
+        if let Some(runner_up) = self.explanation.runner_up() {
+            writeln!(f, "  next in line: `{}`", runner_up.rule)?;
+        }
+        if !self.detail.is_empty() {
+            writeln!(f, "  {}: {}", self.reason.label(), self.detail)?;
+        }
+        self.addresses
+            .iter()
+            .try_for_each(|judged| writeln!(f, "  {judged}"))
+    }
+}
+
+impl fmt::Display for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = self.address;
+        match &self.verdict {
+            AddressVerdict::Admitted => write!(f, "{address}: may be dialled"),
+            AddressVerdict::Prohibited(prohibited) => {
+                write!(f, "{}: {prohibited}", Reason::AddressProhibited.label())
+            }
+            AddressVerdict::Loop => {
+                write!(
+                    f,
+                    "{}: {address} is this gateway",
+                    Reason::LoopDetected.label()
+                )
+            }
+        }
+    }
 }

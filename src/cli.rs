@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use hickory_resolver::Hosts;
 use outgate::check::{self, Asker, Question};
 use outgate::config::{self, Config};
+use outgate::proxy::Dialer;
 use outgate::{gateway, reload};
 
 /// An egress gateway: an HTTP forward proxy that lets through only what its allowlist names.
@@ -100,9 +101,12 @@ pub(crate) fn check(mut config: Config, options: &CheckOptions) -> Result<(), Ex
         passed &= runtime(&config)?.block_on(async {
             let hosts = Hosts::from_system().unwrap_or_default();
             let resolver = gateway::resolver(&config, hosts).map_err(fail(Exit::Config))?;
-            let checked = check::check(&policy, &resolver, &options.client, target).await;
-            print!("{}", checked.report);
-            Ok(checked.allowed)
+            let dialer = Dialer::new(config.connect_timeout, config.own_ports());
+            let checked = check::check(&policy, &resolver, &dialer, &options.client, target)
+                .await
+                .map_err(fail(Exit::Failure))?;
+            print!("{checked}");
+            Ok(checked.is_let_through())
         })?;
     }
     if passed { Ok(()) } else { Err(Exit::Failure) }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::ready;
 use hickory_resolver::Hosts;
 use tokio::sync::{Notify, mpsc};
 use tracing_appender::non_blocking::ErrorCounter;
@@ -172,13 +174,14 @@ impl Gateway {
             drain: self.drain.clone(),
             dropped,
         };
-        let answer = Arc::new(move |request: &_| admin.answer(request));
+        let answer = Arc::new(move |request: &_| ready(admin.answer(request)).boxed());
         api(self.listeners.admin, ListenerKind::Admin, answer);
         if let Some(listener) = self.listeners.inspect {
-            let inspector = Inspector {
+            let inspector = Arc::new(Inspector {
                 config: self.config,
                 tunnels: Arc::clone(&self.tunnels),
-            };
+                proxy: Arc::clone(&self.proxy),
+            });
             let answer = Arc::new(move |request: &_| inspector.answer(request));
             api(listener, ListenerKind::Inspect, answer);
         }

@@ -1,20 +1,27 @@
-//! The inspector: what is open now and what is configured, for an operator on the same host.
+//! The inspector: what is open now, what is configured and what the policy says, for an operator on
+//! the same host.
 //!
 //! It shows destinations and clients, which the metrics must not, and it can close tunnels; so it
 //! listens on loopback unless told otherwise.
 
+mod explain;
+mod policy;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::ready;
 use http::header::LINK;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::Serialize;
 
-use crate::admin::{method_not_allowed, text, with_type};
+use crate::admin::{Answering, method_not_allowed, text, with_type};
 use crate::config::{Config, Tracing};
 use crate::metrics::End;
+use crate::proxy::Proxy;
 use crate::tunnels::{Tunnel, Tunnels};
 
 /// What answers on the inspector's port.
@@ -24,6 +31,8 @@ pub struct Inspector {
     pub config: Arc<Config>,
     /// What `/tunnels` shows.
     pub tunnels: Arc<Tunnels>,
+    /// What `/policy` and `/explain` ask.
+    pub proxy: Arc<Proxy>,
 }
 
 /// Tunnels of one answer, unless fewer are asked for: a millisecond's work, so that an answer
@@ -63,7 +72,20 @@ impl<'a> TunnelView<'a> {
 impl Inspector {
     /// Answers one request.
     #[must_use]
-    pub fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    pub fn answer(self: &Arc<Self>, request: &Request<Incoming>) -> Answering {
+        let inspector = Arc::clone(self);
+        match (request.uri().path(), request.method()) {
+            ("/policy", &Method::GET) => policy::show(inspector).boxed(),
+            ("/explain", &Method::GET) => {
+                let query = request.uri().query().unwrap_or_default().to_owned();
+                explain::explain(inspector, query).boxed()
+            }
+            ("/policy" | "/explain", _) => ready(method_not_allowed("GET")).boxed(),
+            _ => ready(self.answer_at_once(request)).boxed(),
+        }
+    }
+
+    fn answer_at_once(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         match (path, request.method()) {
             ("/tunnels", &Method::GET) => self.list(request.uri().query().unwrap_or_default()),
@@ -74,7 +96,7 @@ impl Inspector {
                 (Some(_), _) => method_not_allowed("DELETE"),
                 (None, _) => text(
                     StatusCode::NOT_FOUND,
-                    "try GET /tunnels, DELETE /tunnels/{id} or GET /config\n",
+                    "try GET /tunnels, /policy, /explain?target= or /config, or DELETE /tunnels/{id}\n",
                 ),
             },
         }

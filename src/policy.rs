@@ -42,6 +42,7 @@ pub use ports::Ports;
 pub use rule::{Action, Rule, RuleError};
 pub use verdict::{Denial, Permit, Prohibited, ProhibitedBy, RuleId};
 
+use crate::reason::Reason;
 use crate::target::{Host, Target};
 use index::Index;
 use judge::{Judgement, Miss};
@@ -167,10 +168,24 @@ impl Policy {
         }
     }
 
-    /// Whether a client can make itself known by a user name.
+    /// The clients that rules can name.
     #[must_use]
-    pub fn knows_users(&self) -> bool {
-        self.clients.know_users()
+    pub fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    /// What a client is told of a denial: to say who it is, where another name may be let through
+    /// that this one, or none, is not.
+    #[must_use]
+    pub fn reason_told(&self, client: &Client, denial: &Denial) -> Reason {
+        let may_say_who = denial.reason() == Reason::ClientNotAllowed
+            && client.name.is_none()
+            && self.clients.know_users();
+        if may_say_who {
+            Reason::AuthRequired
+        } else {
+            denial.reason()
+        }
     }
 
     /// The distinct names of the rules, in order; a [`RuleId`] is a position here. Fixed by

@@ -122,6 +122,16 @@ impl Proxy {
         &self.enforced
     }
 
+    /// What looks names up.
+    pub fn resolver(&self) -> &Resolver {
+        &self.resolver
+    }
+
+    /// What connects to upstreams.
+    pub fn dialer(&self) -> &Dialer {
+        &self.dialer
+    }
+
     /// The addresses of a target: its own if it is one, else what its name resolves to.
     async fn resolve(
         &self,

@@ -119,6 +119,18 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The ports that a gateway of this configuration listens on.
+    #[must_use]
+    pub fn own_ports(&self) -> Vec<u16> {
+        let apis = [Some(self.admin_listen), self.inspect_listen];
+        let all = self
+            .listen
+            .iter()
+            .copied()
+            .chain(apis.into_iter().flatten());
+        all.map(|address| address.port()).collect()
+    }
+
     /// Refuses two listeners on one address, which could not both be bound.
     pub(super) fn check_listeners(&self, problems: &mut Vec<Problem>) {
         let listen = self

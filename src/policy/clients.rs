@@ -33,6 +33,24 @@ impl Clients {
         !self.users.is_empty()
     }
 
+    /// Whether there is a client of this name.
+    #[must_use]
+    pub fn know(&self, name: &str) -> bool {
+        self.networks().any(|(_, other)| **other == *name)
+            || self.users().any(|(_, other)| **other == *name)
+    }
+
+    /// The networks, each with the name of its client, in no order.
+    pub fn networks(&self) -> impl Iterator<Item = (IpNet, &Arc<str>)> {
+        let networks = self.networks.iter();
+        networks.filter_map(|(network, name)| Some((*network, name.as_ref()?)))
+    }
+
+    /// The user names, each with the name of its client, in no order.
+    pub fn users(&self) -> impl Iterator<Item = (&str, &Arc<str>)> {
+        self.users.iter().map(|(user, name)| (&**user, name))
+    }
+
     /// The client with this user name, else the one with this address.
     #[must_use]
     pub fn identify(&self, address: IpAddr, user: Option<&str>) -> Option<Arc<str>> {

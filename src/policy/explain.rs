@@ -39,6 +39,12 @@ pub enum Outcome {
 }
 
 impl Explanation {
+    /// The target that was asked about.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// The verdict, the same as [`super::Policy::authorize`] gives.
     ///
     /// # Errors

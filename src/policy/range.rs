@@ -52,6 +52,12 @@ impl<V: Default> RangeMap<V> {
 }
 
 impl<V> RangeMap<V> {
+    /// Every range, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(IpNet, V)> {
+        let v4 = self.v4.iter().flat_map(|(_, table)| table.values());
+        v4.chain(self.v6.iter().flat_map(|(_, table)| table.values()))
+    }
+
     /// Every range that contains `address` as it stands, the longest prefix first.
     pub(super) fn containing(&self, address: IpAddr) -> impl Iterator<Item = &(IpNet, V)> {
         let (v4, v6) = match address {

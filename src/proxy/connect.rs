@@ -80,15 +80,18 @@ impl Dialer {
             .into_iter()
             .map(|ip| SocketAddr::new(ip, port))
             .collect();
-        if self.own_ports.contains(&port) {
-            for address in &ordered {
-                if is_local(*address).await {
-                    let detail = format!("{address} is this gateway");
-                    return Err(Failure::new(Reason::LoopDetected, detail));
-                }
+        for address in &ordered {
+            if self.is_gateway(*address).await {
+                let detail = format!("{address} is this gateway");
+                return Err(Failure::new(Reason::LoopDetected, detail));
             }
         }
         Ok(ordered)
+    }
+
+    /// Whether this gateway itself listens at an address.
+    pub async fn is_gateway(&self, address: SocketAddr) -> bool {
+        self.own_ports.contains(&address.port()) && is_local(address).await
     }
 
     fn timed_out(&self, addresses: &[SocketAddr]) -> Failure {

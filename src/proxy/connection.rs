@@ -64,15 +64,7 @@ impl Connection {
             }
             Err(denial) => {
                 record.denied(&denial);
-                // Another name may be let through where this one, or none, is not.
-                let may_say_who = denial.reason() == Reason::ClientNotAllowed
-                    && client.name.is_none()
-                    && policy.knows_users();
-                let reason = if may_say_who {
-                    Reason::AuthRequired
-                } else {
-                    denial.reason()
-                };
+                let reason = policy.reason_told(&client, &denial);
                 Err(Failure::new(reason, denial.to_string()))
             }
         }

@@ -107,12 +107,12 @@ impl Resolver {
     /// The addresses of a name, for whoever only wants to look.
     ///
     /// # Errors
-    /// What went wrong, in words.
-    pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, String> {
+    /// What a client would be told, and the same for an operator.
+    pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, (Reason, String)> {
         let resolved = self.resolve(host).await;
         resolved
             .map(|resolved| resolved.addresses)
-            .map_err(|failure| format!("{}: {}", failure.reason.label(), failure.detail))
+            .map_err(|failure| (failure.reason, failure.detail))
     }
 
     /// Every address of a name, IPv6 and IPv4 as they were answered.

@@ -25,6 +25,8 @@ mod policy_file;
 mod reload;
 // What a new policy does to what is open.
 mod revocation;
+// What the inspector says of the policy, held to what the gateway does.
+mod explain;
 // Names: cache, families, failures.
 mod dns;
 // Requests that are none.

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::origin::Origin;
-use crate::harness::{PATIENCE, within};
+use crate::harness::{PATIENCE, connect_head, read_head, send, within};
 use crate::policy_file::PolicyFolder;
 
 /// How a tunnel's client saw it end.
@@ -112,4 +112,39 @@ async fn an_address_that_is_prohibited_from_now_on_ends_its_tunnels_too() {
     proxy
         .shows("outgate_tunnels_closed_total{end=\"revoked\"} 1")
         .await;
+}
+
+#[tokio::test]
+async fn a_user_that_a_rule_no_longer_names_loses_its_tunnel_and_another_does_not() {
+    let origin = Origin::scripted(|mut stream, _| async move {
+        while let Ok(byte) = stream.read_u8().await {
+            let _ = stream.write_u8(byte).await;
+        }
+    })
+    .await;
+    let rule = |clients: &str| {
+        format!(
+            "clients:\n  - {{ name: day, user: d }}\n  - {{ name: night, user: n }}\n\
+             rules:\n  - {{ name: a, hosts: [origin.test], ports: ['*'], clients: [{clients}] }}\n"
+        )
+    };
+    let folder = PolicyFolder::with(&rule("day, night"));
+    let proxy = folder.builder().start().await;
+    let mut tunnels = Vec::new();
+    // Of `d:` and `n:`.
+    for credentials in ["ZDo=", "bjo="] {
+        let mut tunnel = proxy.connect().await;
+        let head = connect_head(&format!("origin.test:{}", origin.port()));
+        let field = format!("\r\nProxy-Authorization: Basic {credentials}\r\n");
+        send(&mut tunnel, head.replacen("\r\n", &field, 1).as_bytes()).await;
+        assert!(read_head(&mut tunnel).await.starts_with("HTTP/1.1 200 "));
+        tunnels.push(tunnel);
+    }
+    std::fs::write(folder.file(), rule("night")).unwrap();
+    proxy
+        .shows("outgate_tunnels_closed_total{end=\"revoked\"} 1")
+        .await;
+    assert!(within(tunnels[0].read_u8()).await.is_err());
+    send(&mut tunnels[1], b"x").await;
+    assert_eq!(within(tunnels[1].read_u8()).await.unwrap(), b'x');
 }
