@@ -22,6 +22,10 @@ use super::{Mode, PathPrefix};
 /// A larger file is refused before it is read: ten thousand rules take about one.
 pub const MOST_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Keys, texts and lists of a file, those that aliases stand for among them: more than rules can
+/// be of a file of [`MOST_BYTES`], a hundred megabytes in memory.
+const MOST_VALUES: usize = 1_000_000;
+
 /// What a policy file says.
 #[derive(Debug, Default)]
 pub struct PolicyFile {
@@ -159,8 +163,7 @@ impl PolicyFile {
     /// # Errors
     /// The first thing that is wrong, with its place.
     pub fn parse(text: &str) -> Result<Self, FileError> {
-        let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
-        let document: Document = serde_saphyr::from_str_with_options(text, options)
+        let document: Document = serde_saphyr::from_str_with_options(text, options())
             .map_err(|error| FileError::of_yaml(&error))?;
         if document.says_nothing() {
             let message = "the file is empty; a policy that allows nothing says rules: []";
@@ -226,6 +229,21 @@ where
     T::deserialize(deserializer).map(Some)
 }
 
+/// How the parser is to read. What aliases expand to it bounds by itself.
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        strict_booleans: true,
+        with_snippet: false,
+        // The size of the file is to be what bounds it.
+        budget: serde_saphyr::budget! {
+            max_nodes: MOST_VALUES,
+            max_events: 2 * MOST_VALUES,
+            // One list of hosts may be meant a thousand times.
+            enforce_alias_anchor_ratio: false,
+        },
+    }
+}
+
 impl FileError {
     fn of_yaml(error: &serde_saphyr::Error) -> Self {
         let error = error.without_snippet();
@@ -244,12 +262,13 @@ impl FileError {
     reason = "what other errors the parser has is its own affair"
 )]
 fn yaml_message(error: &serde_saphyr::Error) -> String {
-    use serde_saphyr::Error::{DuplicateMappingKey, MultipleDocuments, Unexpected};
+    use serde_saphyr::Error::{Budget, DuplicateMappingKey, MultipleDocuments, Unexpected};
     let ours = match error {
         Unexpected { expected, .. } if *expected == "sequence start" => {
             "expected a list, such as [a, b]"
         }
         Unexpected { expected, .. } if *expected == "mapping start" => "expected keys with values",
+        Budget { .. } => "the file holds too many values, or nests them too deep",
         MultipleDocuments { .. } => "a second document begins here; a policy is one document",
         DuplicateMappingKey { key: Some(key), .. } => {
             return format!("the key {key} is there twice");

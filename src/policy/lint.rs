@@ -122,9 +122,11 @@ fn covers(wide: &Rule, narrow: &Rule) -> bool {
         (Some(wide), Some(narrow)) => narrow.iter().all(|name| wide.contains(name)),
     };
     let paths = wide.path.is_none() || wide.path == narrow.path;
-    // Deny rules speak of every port where they name none.
-    let ports = wide.action == Action::Deny && wide.ports == super::Ports::Default
-        || wide.ports.covers(&narrow.ports);
+    // Deny rules speak of every port where they name none; with a path, only of plain HTTP's.
+    let every_port = wide.action == Action::Deny
+        && wide.ports == super::Ports::Default
+        && (wide.path.is_none() || narrow.action == Action::Allow);
+    let ports = every_port || wide.ports.covers(&narrow.ports);
     clients && paths && ports
 }
 
@@ -146,7 +148,11 @@ fn pattern_covers(wide: &HostPattern, narrow: &HostPattern) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::policy::{Access, Client};
+    use crate::target::Target;
 
     fn lint(rules: &[(&str, Action)]) -> Vec<(String, Why)> {
         let mut policy = Policy::builder();
@@ -196,6 +202,112 @@ mod tests {
         );
     }
 
+    const NAMES: [&str; 4] = [
+        "example.com",
+        "a.example.com",
+        "b.example.com",
+        "x.a.example.com",
+    ];
+    const PATTERNS: [&str; 9] = [
+        "*",
+        "example.com",
+        "a.example.com",
+        "*.example.com",
+        "*.a.example.com",
+        "10.0.0.0/8",
+        "10.1.0.0/16",
+        "10.1.2.3",
+        "::/0",
+    ];
+
+    /// A rule over few hosts, ports, paths and clients, so that rules often meet.
+    fn any_rule() -> impl Strategy<Value = Rule> {
+        let hosts = proptest::collection::vec(proptest::sample::select(&PATTERNS[..]), 1..3);
+        let ports = proptest::sample::select(&["", "80", "443", "80-443", "*"][..]);
+        let path = proptest::sample::select(&["", "/v1/", "/v1/x/"][..]);
+        let clients = proptest::sample::select(&["", "ci", "ci batch"][..]);
+        (any::<bool>(), hosts, ports, path, clients).prop_map(
+            |(denies, hosts, ports, path, clients)| {
+                let action = if denies { Action::Deny } else { Action::Allow };
+                let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
+                let mut rule = Rule::new("rule", action, hosts).unwrap();
+                if !ports.is_empty() {
+                    rule = rule.with_ports(ports.parse().unwrap());
+                }
+                if !path.is_empty() {
+                    rule = rule.with_path(path.parse().unwrap());
+                }
+                if !clients.is_empty() {
+                    rule = rule.with_clients(clients.split(' ').map(Arc::from));
+                }
+                rule
+            },
+        )
+    }
+
+    /// Which rule, by position, decides each of many requests.
+    fn decisions(rules: &[Rule]) -> Vec<Option<(bool, String)>> {
+        let numbered = (0..).zip(rules).map(|(number, rule)| {
+            let mut rule = rule.clone();
+            rule.name = format!("{}{number}", rule.name).into();
+            rule
+        });
+        let policy = Arc::new(
+            numbered
+                .fold(Policy::builder(), |policy, rule| policy.rule(rule))
+                .build(),
+        );
+        let hosts = NAMES
+            .iter()
+            .chain(&["10.1.2.3", "10.1.9.9", "10.9.9.9", "[::1]"]);
+        let mut decisions = Vec::new();
+        for host in hosts {
+            for port in [80, 443, 8080] {
+                let target = Target::from_authority(&format!("{host}:{port}")).unwrap();
+                for name in [None, Some("ci"), Some("batch")] {
+                    let client = Client {
+                        address: [192, 0, 2, 1].into(),
+                        name: name.map(Arc::from),
+                    };
+                    for access in [
+                        Access::Connect,
+                        Access::Forward { path: "/" },
+                        Access::Forward { path: "/v1/" },
+                        Access::Forward { path: "/v1/x/y" },
+                    ] {
+                        let told = policy.explain(&client, &target, access);
+                        let decided = told.deciding();
+                        decisions.push(
+                            decided.map(|rule| (told.verdict().is_ok(), rule.rule.to_string())),
+                        );
+                    }
+                }
+            }
+        }
+        decisions
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_found_decides_nothing(mut rules in proptest::collection::vec(any_rule(), 1..6)) {
+            let mut policy = Policy::builder();
+            for (number, rule) in rules.iter_mut().enumerate() {
+                rule.name = number.to_string().into();
+                policy = policy.rule(rule.clone());
+            }
+            let before = decisions(&rules);
+            for finding in policy.build().lint() {
+                let position: usize = finding.rule.parse().unwrap();
+                let mut without = rules.clone();
+                let hosts = &mut without[position].hosts;
+                // The last of the same: an earlier one in the same rule is what is in the way.
+                let found = hosts.iter().rposition(|host| *host == finding.host).unwrap();
+                hosts.remove(found);
+                prop_assert_eq!(&decisions(&without), &before, "{:?} of {:#?}", finding, rules);
+            }
+        }
+    }
+
     #[test]
     fn a_rule_that_decides_something_is_left_in_peace() {
         use Action::{Allow, Deny};
@@ -210,6 +322,11 @@ mod tests {
                 ("a.example.com:443", Allow),
             ],
             &[("notexample.com", Allow), ("*.example.com", Deny)],
+            // Of tunnels the first says nothing but to port 80.
+            &[
+                ("http://a.example.com/v1/", Deny),
+                ("http://a.example.com:443/v1/", Deny),
+            ],
         ] {
             assert_eq!(lint(rules), [], "{rules:?}");
         }

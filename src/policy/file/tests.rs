@@ -172,6 +172,41 @@ fn aliases_cannot_blow_a_file_up() {
 }
 
 #[test]
+fn an_alias_may_stand_for_one_list_in_many_rules() {
+    use std::fmt::Write;
+    let mut text = "rules:\n  - { name: r, hosts: &shared [a.example, b.example] }\n".to_owned();
+    for number in 0..1000 {
+        writeln!(
+            text,
+            "  - {{ name: r{number}, hosts: *shared, ports: [{}] }}",
+            number + 1
+        )
+        .unwrap();
+    }
+    let file = PolicyFile::parse(&text).unwrap();
+    assert_eq!(file.rules.len(), 1001);
+    assert!(file.rules.iter().all(|rule| rule.hosts().len() == 2));
+}
+
+#[test]
+fn a_file_of_the_greatest_size_can_be_all_rules() {
+    use std::fmt::Write;
+    let most = usize::try_from(MOST_BYTES).unwrap();
+    let mut text = "rules:\n".to_owned();
+    while text.len() < most {
+        let number = text.len();
+        writeln!(
+            text,
+            "  - {{ name: a{number}, hosts: [h{number}.example.com] }}"
+        )
+        .unwrap();
+    }
+    assert!(PolicyFile::parse(&text).unwrap().rules.len() > 60_000);
+    let error = PolicyFile::parse(&format!("rules: [{}]", "a,".repeat(most / 2))).unwrap_err();
+    assert!(error.to_string().starts_with("line 1, column "), "{error}");
+}
+
+#[test]
 fn comments_of_any_length_are_no_matter() {
     let text = format!(
         "{}rules: []\n{}",
