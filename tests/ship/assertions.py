@@ -23,7 +23,7 @@ def pod_of(workload: dict) -> dict:
 
 def env_of(workload: dict) -> dict[str, str]:
     (container,) = pod_of(workload)["containers"]
-    return {variable["name"]: variable["value"] for variable in container["env"] or []}
+    return {variable["name"]: variable["value"] for variable in container.get("env", [])}
 
 
 default, full, daemonset = rendered("default"), rendered("full"), rendered("daemonset")
@@ -99,7 +99,7 @@ environment = next(
 )["data"]
 assert environment["HTTPS_PROXY"] == "http://gate-outgate.egress.svc.cluster.local:3128"
 assert environment["no_proxy"] == environment["NO_PROXY"]
-assert environment["NO_PROXY"].endswith(".cluster.local,10.0.0.0/8")
+assert environment["NO_PROXY"].endswith(".cluster.local,10.96.0.0/12,10.244.0.0/16,10.0.0.0/8")
 
 # One a node, with traffic kept on it.
 (daemon,) = daemonset["DaemonSet"]

@@ -15,6 +15,14 @@
 {{- define "outgate.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "outgate.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: gateway
+{{- end -}}
+
+{{/* What the pod of `helm test` has instead: as a gateway it would be fenced like one. */}}
+{{- define "outgate.testLabels" -}}
+app.kubernetes.io/name: {{ include "outgate.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: test
 {{- end -}}
 
 {{- define "outgate.labels" -}}
@@ -37,6 +45,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
 {{- else -}}
 {{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A value as the gateway reads it. Helm takes whole numbers for floating ones, and would write 1e+06. */}}
+{{- define "outgate.text" -}}
+{{- if kindIs "slice" . -}}
+{{- join "\n" . -}}
+{{- else if and (kindIs "float64" .) (eq (floor .) .) -}}
+{{- int64 . -}}
+{{- else if not (kindIs "invalid" .) -}}
+{{- toString . -}}
 {{- end -}}
 {{- end -}}
 
@@ -93,7 +112,99 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and .Values.podDisruptionBudget.enabled (eq .Values.kind "Deployment") (not .Values.autoscaling.enabled) (ge (int .Values.podDisruptionBudget.minAvailable) (int .Values.replicaCount)) -}}
 {{- fail "podDisruptionBudget.minAvailable leaves no replica that may be evicted: nodes could not be drained; raise replicaCount or disable the budget" -}}
 {{- end -}}
+{{- range $key, $text := dict "listen" (join "," .Values.config.listen) "adminListen" (default "" .Values.config.adminListen) -}}
+{{- if regexMatch "^(127\\.|\\[::1\\])" $text -}}
+{{- fail (printf "config.%s is %s: nothing outside the pod reaches loopback" $key $text) -}}
+{{- end -}}
+{{- end -}}
+{{- range $key := list "config" "policyFile" -}}
+{{- $path := get $.Values.config $key -}}
+{{- if and $path (ne $path "none") (not $.Values.extraVolumeMounts) -}}
+{{- fail (printf "config.%s names %s, and extraVolumeMounts mounts nothing there" $key $path) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.env -}}
+{{- if hasPrefix "OUTGATE_" .name -}}
+{{- fail (printf "env: %s belongs under config" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- if has .Release.Namespace .Values.workloadNetworkPolicy.namespaces -}}
+{{- fail (printf "workloadNetworkPolicy.namespaces has %s, where the gateway is: it would fence the gateway too; install into another namespace" .Release.Namespace) -}}
+{{- end -}}
+{{- if and .Values.autoscaling.enabled (not (or .Values.autoscaling.targetCPUUtilizationPercentage .Values.autoscaling.targetTunnelsPerPod)) -}}
+{{- fail "autoscaling.enabled needs targetCPUUtilizationPercentage or targetTunnelsPerPod: there is nothing to scale by" -}}
+{{- end -}}
+{{- if and .Values.autoscaling.enabled .Values.autoscaling.targetCPUUtilizationPercentage (not (dig "requests" "cpu" "" .Values.resources)) -}}
+{{- fail "autoscaling.targetCPUUtilizationPercentage is a share of resources.requests.cpu, which is not set" -}}
+{{- end -}}
 {{- if eq (include "outgate.proxyPort" .) (include "outgate.adminPort" .) -}}
 {{- fail "config.listen and config.adminListen name the same port" -}}
 {{- end -}}
+{{- end -}}
+
+{{/* What a workload needs in its environment, in both spellings: some programs read only one of them. */}}
+{{- define "outgate.proxyEnv" -}}
+{{- $url := include "outgate.url" . | quote -}}
+{{- $local := list "localhost" "127.0.0.1" "::1" ".svc" (printf ".%s" .Values.clusterDomain) -}}
+{{- $direct := concat $local .Values.proxyEnv.clusterRanges .Values.proxyEnv.noProxy | uniq | join "," | quote -}}
+HTTP_PROXY: {{ $url }}
+HTTPS_PROXY: {{ $url }}
+NO_PROXY: {{ $direct }}
+http_proxy: {{ $url }}
+https_proxy: {{ $url }}
+no_proxy: {{ $direct }}
+# Node.js does not read the others without it.
+NODE_USE_ENV_PROXY: "1"
+{{- end -}}
+
+{{/* An address as the range of that address alone. */}}
+{{- define "outgate.range" -}}
+{{- if contains "/" . }}{{ . }}{{ else if contains ":" . }}{{ . }}/128{{ else }}{{ . }}/32{{ end -}}
+{{- end -}}
+
+{{/* Ranges the fence opens: those it is told to, and those the gateway's own address guard is told to let through. */}}
+{{- define "outgate.allowedRanges" -}}
+{{- $written := concat .Values.networkPolicy.allowRanges .Values.config.allowAddresses -}}
+{{- range .Values.policy.rules -}}
+{{- $written = concat $written (default list .addresses) -}}
+{{- end -}}
+{{- $ranges := list -}}
+{{- range $written -}}
+{{- $ranges = append $ranges (include "outgate.range" .) -}}
+{{- end -}}
+{{- $ranges | uniq | toJson -}}
+{{- end -}}
+
+{{/* The name servers of config.dnsServers, 10.0.0.10, [fd00::a]:5353 or fd00::a, as ranges and ports. */}}
+{{- define "outgate.nameServers" -}}
+{{- $servers := list -}}
+{{- range without .Values.config.dnsServers "resolv.conf" -}}
+{{- $address := . -}}
+{{- $port := "53" -}}
+{{- if regexMatch "^([0-9.]+|\\[.*\\]):[0-9]+$" . -}}
+{{- $port = regexFind "[0-9]+$" . -}}
+{{- $address = trimSuffix (printf ":%s" $port) . -}}
+{{- end -}}
+{{- $address = $address | trimPrefix "[" | trimSuffix "]" -}}
+{{- $servers = append $servers (dict "range" (include "outgate.range" $address) "port" $port) -}}
+{{- end -}}
+{{- toJson $servers -}}
+{{- end -}}
+
+{{/* The environment of the gateway; empty if nothing is set. */}}
+{{- define "outgate.env" -}}
+{{- range $key, $value := .Values.config }}
+{{- $text := include "outgate.text" $value }}
+{{- if $text }}
+- name: OUTGATE_{{ snakecase $key | upper }}
+  value: {{ $text | quote }}
+{{- end }}
+{{- end }}
+{{- if .Values.policy }}
+- name: OUTGATE_POLICY_FILE
+  value: /etc/outgate/policy.yaml
+{{- end }}
+{{- with .Values.env }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}

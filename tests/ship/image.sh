@@ -1,0 +1,66 @@
+# The image: built from the Dockerfile with buildah, run with podman as the chart would run it.
+# Sourced by run, which has check, ok and not_ok.
+
+image=localhost/outgate-ship:amd64
+debian=localhost/outgate-ship-debian:bookworm
+
+image_checks() {
+  check "hadolint" "$cache/venv/bin/hadolint" Dockerfile
+  check "base images" base_images
+  check "the image builds" build_image
+  check "what the image is" what_the_image_is
+  check "runs read-only, without capabilities and new privileges" runs_restricted
+}
+
+# Registries of images are out of reach, so the base of the build stage is made here: Debian, and this machine's
+# Rust. The origin and the workload of the cluster checks run on the same Debian.
+base_images() {
+  podman image exists "$debian" || import_debian
+  builder=localhost/outgate-ship-rust:$(rustc --version | cut --delimiter=' ' --fields=2)
+  podman image exists "$builder" || import_rust
+}
+
+# Run by check, where `set -e` is off: each step says itself that the next needs it.
+import_debian() {
+  retry mmdebstrap --variant=minbase --include=gcc,libc6-dev,ca-certificates,curl,python3 \
+    --dpkgopt='path-exclude=/usr/share/doc/*' bookworm "$cache/debian.tar" &&
+    podman import "$cache/debian.tar" "$debian" &&
+    rm "$cache/debian.tar"
+}
+
+import_rust() {
+  local container mounted sysroot
+  sysroot=$(rustc --print sysroot) &&
+    container=$(buildah from "$debian") &&
+    mounted=$(buildah mount "$container") &&
+    mkdir --parents "$mounted/usr/local/lib/rustlib" "$mounted/usr/local/cargo" &&
+    cp --archive "$sysroot"/bin/{cargo,rustc} "$mounted/usr/local/bin/" &&
+    cp --archive "$sysroot"/lib/*.so* "$mounted/usr/local/lib/" &&
+    cp --archive "$sysroot"/lib/rustlib/*-linux-gnu "$mounted/usr/local/lib/rustlib/" &&
+    buildah unmount "$container" &&
+    buildah config --env CARGO_HOME=/usr/local/cargo "$container" &&
+    buildah commit --rm "$container" "$builder"
+}
+
+build_image() {
+  # The crates that cargo has fetched for the other checks serve here too.
+  retry buildah bud --isolation chroot --format docker --layers --build-arg "BUILDER=$builder" \
+    --build-arg TARGETARCH=amd64 --build-arg "OUTGATE_REVISION=$(git rev-parse HEAD)" \
+    --volume "${CARGO_HOME:-$HOME/.cargo}/registry:/usr/local/cargo/registry" --tag "$image" .
+}
+
+what_the_image_is() {
+  podman image inspect "$image" | "$python" tests/ship/image.py "$(git rev-parse HEAD)"
+}
+
+# Its own health check, for it has no shell and no other program to ask with.
+runs_restricted() {
+  local container=outgate-ship-restricted
+  podman run --detach --replace --name "$container" --read-only --cap-drop all --security-opt no-new-privileges \
+    --network none --env OUTGATE_DNS_SERVERS=127.0.0.1 "$image" &&
+    eventually podman exec "$container" /outgate healthcheck &&
+    podman exec "$container" /outgate healthcheck --live &&
+    podman stop "$container" &&
+    [ "$(podman inspect "$container" --format '{{.State.ExitCode}}')" = 0 ] &&
+    podman rm "$container"
+}
