@@ -273,7 +273,9 @@ async fn handle(
         Ok(answer) => answer.into_response(record, in_flight),
         Err(failure) => refuse(&connection, failure, is_connect, record, in_flight),
     };
-    if connection.drain.phase() >= Phase::Closing
+    // From the first moment of the drain: at its end a client could be sending the next request while its idle
+    // connection is closed.
+    if connection.drain.phase() >= Phase::Unready
         && !response.status().is_informational()
         && !is_connect
     {

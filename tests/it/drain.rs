@@ -57,6 +57,34 @@ async fn readiness_goes_first_and_accepting_goes_on_for_the_delay() {
 }
 
 #[tokio::test]
+async fn clients_leave_kept_alive_connections_while_new_ones_are_still_accepted() {
+    let proxy = builder(Duration::from_secs(60), Duration::from_secs(60))
+        .start()
+        .await;
+    let request = b"GET http://evil.test/ HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut client = proxy.connect().await;
+    send(&mut client, request).await;
+    let answer = read_response(&mut client).await;
+    assert_eq!(field(&answer, "connection"), None);
+
+    proxy.stop(Stop::Gently).await;
+    within(async {
+        while !call(proxy.admin, "GET", "/readyz")
+            .await
+            .starts_with("HTTP/1.1 503 ")
+        {}
+    })
+    .await;
+    send(&mut client, request).await;
+    let answer = read_response(&mut client).await;
+    assert_eq!(field(&answer, "connection"), Some("close"));
+    assert_eq!(read_to_end(&mut client).await, "");
+    assert!(TcpStream::connect(proxy.address).await.is_ok());
+    proxy.stop(Stop::Now).await;
+    proxy.ended().await;
+}
+
+#[tokio::test]
 async fn with_nothing_open_the_drain_ends_at_once() {
     let proxy = builder(Duration::ZERO, Duration::from_secs(60))
         .start()
