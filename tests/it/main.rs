@@ -53,3 +53,5 @@ mod program;
 mod soak;
 // What the documents say, held to what the code does.
 mod docs;
+// The chart and the image, held to the code.
+mod chart;
