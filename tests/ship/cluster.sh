@@ -1,3 +1,6 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # run sets what both use.
+
 # The chart's gateway runs: its pods, from the chart's own output, between a network of workloads that leads nowhere
 # else and a network with an origin. Sourced by run, after image.sh.
 #

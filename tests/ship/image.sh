@@ -1,11 +1,14 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # run sets what both use.
+
 # The image: built from the Dockerfile with buildah, run with podman as the chart would run it.
 # Sourced by run, which has check, ok and not_ok.
 
+revision=$(git rev-parse HEAD)
 image=localhost/outgate-ship:amd64
 debian=localhost/outgate-ship-debian:bookworm
 
 image_checks() {
-  check "hadolint" "$cache/venv/bin/hadolint" Dockerfile
   check "base images" base_images
   check "the image builds" build_image
   check "what the image is" what_the_image_is
@@ -45,12 +48,12 @@ import_rust() {
 build_image() {
   # The crates that cargo has fetched for the other checks serve here too.
   retry buildah bud --isolation chroot --format docker --layers --build-arg "BUILDER=$builder" \
-    --build-arg TARGETARCH=amd64 --build-arg "OUTGATE_REVISION=$(git rev-parse HEAD)" \
+    --build-arg TARGETARCH=amd64 --build-arg "OUTGATE_REVISION=$revision" \
     --volume "${CARGO_HOME:-$HOME/.cargo}/registry:/usr/local/cargo/registry" --tag "$image" .
 }
 
 what_the_image_is() {
-  podman image inspect "$image" | "$python" tests/ship/image.py "$(git rev-parse HEAD)"
+  podman image inspect "$image" | "$python" tests/ship/image.py "$revision"
 }
 
 # Its own health check, for it has no shell and no other program to ask with.
