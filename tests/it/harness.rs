@@ -20,7 +20,7 @@ pub(crate) mod origin;
 pub(crate) mod tls;
 
 /// No test waits longer for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Configures a [`TestProxy`].
 pub(crate) struct Builder {
@@ -83,19 +83,29 @@ impl TestProxy {
 
     /// Waits until `/metrics` has a line.
     pub(crate) async fn shows(&self, line: &str) {
+        self.shows_one_of(&[line.to_owned()]).await;
+    }
+
+    /// Waits until `/metrics` has one of these lines.
+    pub(crate) async fn shows_one_of(&self, lines: &[String]) {
         let seen = async {
-            while !self.metrics().await.lines().any(|seen| seen == line) {
+            while !self
+                .metrics()
+                .await
+                .lines()
+                .any(|seen| lines.iter().any(|line| line == seen))
+            {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         if tokio::time::timeout(PATIENCE, seen).await.is_err() {
-            let name = line.split(['{', ' ']).next().unwrap();
+            let name = lines[0].split(['{', ' ']).next().unwrap();
             let metrics = self.metrics().await;
             let near: Vec<_> = metrics
                 .lines()
                 .filter(|seen| seen.starts_with(name))
                 .collect();
-            panic!("`{line}` never came; last seen: {near:#?}");
+            panic!("none of {lines:#?} came; last seen: {near:#?}");
         }
     }
 
