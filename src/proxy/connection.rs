@@ -228,6 +228,10 @@ impl Ending {
             }
             // The answer is not out: what follows it would be garbled.
             (_, Some(_)) => relay::reset(&socket),
+            // The same, of an answer to whoever is not even reading the last one.
+            (Ended::Refused(_) | Ended::TimedOut, None) if !progress.is_flushed() => {
+                relay::reset(&socket);
+            }
             (Ended::Done, None) => linger(&socket, progress.client_finished()).await,
             (Ended::Refused(failure), None) => {
                 proxy.metrics.count_rejected(failure.reason);
@@ -265,8 +269,9 @@ pub(super) async fn refuse(proxy: &Proxy, socket: &TcpStream, failure: &Failure)
         );
     }
     let answer = respond::raw(failure, trace_id, &proxy.config.via);
-    // It fits a fresh socket's buffer; a client that does not even take that is not worth waiting for.
-    if socket.writable().await.is_ok() && socket.try_write(&answer).is_ok() {
+    // It fits a fresh socket's buffer; a client that has left no room for it is not waited for long.
+    let writable = tokio::time::timeout(LINGER, socket.writable()).await;
+    if matches!(writable, Ok(Ok(()))) && socket.try_write(&answer).is_ok() {
         linger(socket, false).await;
     }
 }

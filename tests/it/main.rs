@@ -33,6 +33,8 @@ mod dns;
 mod bad_input;
 // Clients that mean harm.
 mod hostile_clients;
+// Clients that do not read.
+mod slow_readers;
 // Upstreams that do.
 mod hostile_upstreams;
 // Timeouts and connection limits.

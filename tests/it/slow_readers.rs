@@ -1,0 +1,79 @@
+use std::time::Duration;
+
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::harness::origin::Origin;
+use crate::harness::{TestProxy, send, within};
+
+/// More than any kernel buffer has left when it is full, and less than the gateway holds back.
+const LENGTH: usize = 200_000;
+
+#[tokio::test]
+async fn a_client_that_begins_a_head_and_reads_nothing_gives_its_place_back() {
+    let content = "x".repeat(LENGTH);
+    let response: &'static str =
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n{content}").leak();
+    let origin = Origin::answering(response).await;
+    let proxy = TestProxy::builder()
+        .allow("origin.test:*")
+        .with(|config| config.header_timeout = Duration::from_millis(200))
+        .start()
+        .await;
+    let request = format!(
+        "GET http://origin.test:{}/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        origin.port()
+    );
+    // A first client finds out how many responses leave their last bytes with the gateway.
+    let (mut over, mut fit) = (0, 1000);
+    loop {
+        let mut client = client_with_a_small_window(&proxy).await;
+        let served = ask_without_reading(&proxy, &mut client, &request, fit, over).await;
+        over += served;
+        if served == fit {
+            send(&mut client, b"GET http://ori").await;
+            proxy
+                .shows("outgate_connections_active{listener=\"proxy\"} 0")
+                .await;
+            return;
+        }
+        fit = served;
+    }
+}
+
+async fn client_with_a_small_window(proxy: &TestProxy) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    within(socket.connect(proxy.address)).await.unwrap()
+}
+
+/// Sends a request when the one before is over, until one is not; tells how many were.
+async fn ask_without_reading(
+    proxy: &TestProxy,
+    client: &mut TcpStream,
+    request: &str,
+    most: usize,
+    over_before: usize,
+) -> usize {
+    for served in 0..most {
+        send(client, request.as_bytes()).await;
+        if !are_over(proxy, over_before + served + 1).await {
+            return served;
+        }
+    }
+    most
+}
+
+/// Whether so many requests are over within half a second.
+async fn are_over(proxy: &TestProxy, requests: usize) -> bool {
+    let line = format!(
+        "outgate_request_duration_seconds_count{{kind=\"forward\",result=\"allowed\"}} {requests}"
+    );
+    let seen = async {
+        while !proxy.metrics().await.lines().any(|seen| seen == line) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_millis(500), seen)
+        .await
+        .is_ok()
+}
