@@ -97,7 +97,11 @@ impl Proxy {
     ) -> Result<Self, http::header::InvalidHeaderValue> {
         Ok(Self {
             via: Via::new(&config.via)?,
-            pool: Arc::new(Pool::new(config.keepalive_timeout, Arc::clone(&metrics))),
+            pool: Arc::new(Pool::new(
+                config.keepalive_timeout,
+                max_connections,
+                Arc::clone(&metrics),
+            )),
             admission: Admission::new(max_connections, config.max_connections_per_client),
             config,
             pipes: Arc::new(Pipes::new(limits::MOST_PIPES)),

@@ -89,6 +89,7 @@ pub(super) async fn serve(
         _counted: proxy.metrics.connection(ListenerKind::Proxy),
         _admitted: admitted,
     };
+    proxy.pool.make_room();
     let progress = Arc::new(Progress::new());
     let connection = Arc::new(Connection {
         proxy: Arc::clone(&proxy),

@@ -41,6 +41,8 @@ type Driver = Connection<TokioIo<TcpStream>, RequestBody>;
 pub(crate) struct Pool {
     idle: papaya::HashMap<Target, Arc<ArrayQueue<Idle>>>,
     keep_for: Duration,
+    /// Client connections there may be; the descriptors of a process are reckoned from it.
+    max_clients: i64,
     metrics: Arc<Metrics>,
 }
 
@@ -52,11 +54,33 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(keep_for: Duration, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(keep_for: Duration, max_clients: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             idle: papaya::HashMap::new(),
             keep_for,
+            // Half of what fits, since it is doubled.
+            max_clients: i64::try_from(max_clients).unwrap_or(i64::MAX / 2),
             metrics,
+        }
+    }
+
+    /// How many more connections may be kept; below zero, how many are too many.
+    ///
+    /// Each client has a claim on two descriptors, its own and its upstream's, and what is kept
+    /// lives on the claims of clients that are not there.
+    fn room(&self) -> i64 {
+        let absent = self.max_clients.saturating_sub(self.metrics.clients());
+        absent.saturating_mul(2) - self.metrics.pool.idle.get()
+    }
+
+    /// Closes kept connections that stand in the way of a client's upstream.
+    pub(crate) fn make_room(&self) {
+        if self.room() >= 0 {
+            return;
+        }
+        let map = self.idle.pin();
+        for kept in map.values() {
+            while self.room() < 0 && kept.pop().is_some() {}
         }
     }
 
@@ -79,8 +103,11 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection whose exchange is over.
+    /// Keeps a connection whose exchange is over, if there is room for it.
     pub(crate) fn put(&self, target: Target, upstream: Box<Upstream>) {
+        if self.room() <= 0 {
+            return;
+        }
         let idle = Idle {
             upstream,
             since: Instant::now(),

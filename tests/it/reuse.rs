@@ -161,3 +161,30 @@ async fn idle_connections_are_closed_after_the_keep_alive_timeout() {
         .shows("outgate_pool_connections{state=\"idle\"} 0")
         .await;
 }
+
+#[tokio::test]
+async fn kept_connections_leave_every_client_its_descriptors() {
+    let origin = Origin::answering(OK).await;
+    let proxy = TestProxy::builder()
+        .allow("*.many.test:*")
+        .host("127.0.0.1 0.many.test 1.many.test 2.many.test 3.many.test 4.many.test 5.many.test")
+        .with(|config| config.max_connections = Some(3))
+        .start()
+        .await;
+    let mut client = proxy.connect().await;
+    for host in 0..6 {
+        let port = origin.port();
+        let request = format!("GET http://{host}.many.test:{port}/ HTTP/1.1\r\nHost: x\r\n\r\n");
+        send(&mut client, request.as_bytes()).await;
+        assert!(read_response(&mut client).await.ends_with("ok"));
+    }
+    // Three clients may need three upstreams: six descriptors, of which the one client has two.
+    proxy
+        .shows("outgate_pool_connections{state=\"idle\"} 4")
+        .await;
+    let _second = proxy.connect().await;
+    let _third = proxy.connect().await;
+    proxy
+        .shows("outgate_pool_connections{state=\"idle\"} 0")
+        .await;
+}
