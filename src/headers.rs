@@ -49,7 +49,9 @@ pub fn take_hop_by_hop(headers: &mut HeaderMap) -> Hop {
         upgrade: None,
     };
     if headers.contains_key(CONNECTION) {
-        if lists(headers, &CONNECTION, b"upgrade") {
+        // RFC 9113 §3.1: `h2c` is obsolete. In its tunnel the client could ask the upstream for
+        // hosts and paths that no rule has judged.
+        if lists(headers, &CONNECTION, b"upgrade") && !lists(headers, &UPGRADE, b"h2c") {
             hop.upgrade = headers.get(UPGRADE).cloned();
         }
         for name in nominated(headers) {

@@ -98,3 +98,23 @@ async fn an_http_1_0_client_cannot_switch_rfc9110_7_8() {
     assert!(answer.ends_with("no"), "{answer}");
     assert_eq!(field(&origin.received().await, "upgrade"), None);
 }
+
+#[tokio::test]
+async fn a_switch_to_http_2_is_not_offered_to_the_upstream_rfc9113_3_1() {
+    let mut origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno").await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    for protocols in ["h2c", "websocket, H2C", "h2c\r\nUpgrade: websocket"] {
+        let port = origin.port();
+        let answer = proxy
+            .ask(&format!(
+                "GET http://origin.test:{port}/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n\
+                 Upgrade: {protocols}\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n"
+            ))
+            .await;
+        assert!(answer.ends_with("no"), "{answer}");
+        let seen = origin.received().await;
+        for gone in ["upgrade", "http2-settings"] {
+            assert_eq!(field(&seen, gone), None, "{gone} in {seen}");
+        }
+    }
+}
