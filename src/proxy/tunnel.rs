@@ -39,10 +39,13 @@ pub(crate) async fn connect(
             "CONNECT has no content (RFC 9110 section 9.3.6).",
         ));
     }
-    let authority = request
-        .uri()
-        .authority()
-        .map(|authority| authority.as_str());
+    let uri = request.uri();
+    if uri.scheme().is_some() {
+        return Err(Failure::bad_request(
+            "CONNECT names host:port and nothing else (RFC 9112 section 3.2.3).",
+        ));
+    }
+    let authority = uri.authority().map(|authority| authority.as_str());
     let target =
         Target::from_authority(authority.unwrap_or_default()).map_err(Failure::bad_request)?;
     record.set_target(target.clone());

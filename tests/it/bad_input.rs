@@ -51,6 +51,10 @@ const REQUESTS_THAT_ARE_NONE: &[(&str, &str)] = &[
     ("CONNECT [origin.test]:443 HTTP/1.1\r\nHost: x\r\n\r\n", ""),
     ("CONNECT :443 HTTP/1.1\r\nHost: x\r\n\r\n", ""),
     ("CONNECT origin..test:443 HTTP/1.1\r\nHost: x\r\n\r\n", ""),
+    (
+        "CONNECT http://origin.test:443/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        "host:port",
+    ),
     ("GET http://origin.test/ HTTP/1.1\r\n\r\n", "Host"),
     (
         "GET http://origin.test/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
