@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
-use http::{Request, Response};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -151,6 +152,8 @@ pub(crate) struct Upstream {
     pub(crate) valid_until: Instant,
     /// Whether it has carried a request before.
     pub(crate) reused: bool,
+    /// Whether a client has authenticated it, so that it must not carry another's requests.
+    authenticated: bool,
 }
 
 /// Why an exchange came to nothing.
@@ -198,6 +201,7 @@ impl Upstream {
             address,
             valid_until,
             reused: false,
+            authenticated: false,
         }))
     }
 
@@ -207,6 +211,7 @@ impl Upstream {
         request: Request<RequestBody>,
         traffic: &Traffic,
     ) -> Result<Response<Incoming>, ExchangeError> {
+        self.authenticated |= authenticates_connection(request.headers());
         let mut response = std::pin::pin!(self.sender.try_send_request(request));
         let mut ended = false;
         let mut uploaded = traffic.sent();
@@ -344,9 +349,20 @@ impl Lease {
         let open = Pin::new(&mut upstream.driver)
             .poll_without_shutdown(cx)
             .is_pending();
-        if open && upstream.sender.is_ready() {
+        if open && upstream.sender.is_ready() && !upstream.authenticated {
             upstream.reused = true;
             pool.put(target, upstream);
         }
     }
+}
+
+/// Whether a request authenticates its connection, and with it every later request there, rather
+/// than itself: `Negotiate` (RFC 4559 §6) and `NTLM`, which is in no RFC, do so.
+fn authenticates_connection(headers: &HeaderMap) -> bool {
+    headers.get_all(AUTHORIZATION).iter().any(|credentials| {
+        let scheme = credentials.as_bytes().split(|byte| *byte == b' ').next();
+        scheme.is_some_and(|scheme| {
+            scheme.eq_ignore_ascii_case(b"negotiate") || scheme.eq_ignore_ascii_case(b"ntlm")
+        })
+    })
 }

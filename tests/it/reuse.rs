@@ -188,3 +188,23 @@ async fn kept_connections_leave_every_client_its_descriptors() {
         .shows("outgate_pool_connections{state=\"idle\"} 0")
         .await;
 }
+
+#[tokio::test]
+async fn a_connection_that_a_client_has_authenticated_carries_no_other_requests_rfc4559_6() {
+    for (credentials, kept) in [("NTLM TlRM", 0), ("negotiate YII=", 0), ("Basic eDp5", 1)] {
+        let origin = Origin::answering(OK).await;
+        let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+        let request = get(origin.port());
+        let authenticated = request.replace(
+            "Host: x",
+            &format!("Host: x\r\nAuthorization: {credentials}"),
+        );
+        assert!(proxy.ask(&authenticated).await.ends_with("ok"));
+        assert!(proxy.ask(&request).await.ends_with("ok"));
+        proxy
+            .shows(&format!(
+                "outgate_pool_requests_total{{reused=\"true\"}} {kept}"
+            ))
+            .await;
+    }
+}
