@@ -251,7 +251,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "OUTGATE_MAX_CONNECTIONS_PER_CLIENT",
         default: "off",
-        meaning: "The same for one client, by address or identity",
+        meaning: "The same for one client, by its address",
         expected: CONNECTIONS_OR_OFF,
         list: false,
         read: |config, text| {
@@ -306,7 +306,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "OUTGATE_LOG",
         default: "info",
-        meaning: "What is logged besides",
+        meaning: "What is logged besides requests and tunnels",
         expected: "a filter such as info or outgate=debug,warn",
         list: false,
         read: |config, text| set(&mut config.log, Ok(text.to_owned())),
