@@ -127,7 +127,11 @@ pub(crate) fn runtime(config: &Config) -> Result<tokio::runtime::Runtime, Exit> 
 
 fn variables() -> String {
     format!(
-        "Configuration, by environment variable:\n\n{}",
+        "Example: OUTGATE_ALLOW='api.example.com *.example.org:8443' outgate\n\n\
+         Configuration, by environment variable, with defaults:\n\n{}\n\
+         Traces: the OTEL_* variables of OpenTelemetry; off without OTEL_EXPORTER_OTLP_ENDPOINT.\n\n\
+         Exit codes: 0 all went well; 1 the answer is no, or something failed; \
+         2 the command line is wrong; 78 the configuration cannot be used.",
         config::help()
     )
 }
