@@ -6,7 +6,7 @@
 # keeps the HEALTHCHECK, which the OCI format has no place for.
 
 # Debian with gcc, and Rust as new as Cargo.toml's rust-version.
-ARG BUILDER=docker.io/library/rust:1.95-bookworm
+ARG BUILDER=rust:1.95-bookworm
 
 FROM --platform=${BUILDPLATFORM:-linux/amd64} ${BUILDER} AS build
 ARG TARGETARCH
