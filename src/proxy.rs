@@ -34,6 +34,7 @@ mod body;
 mod client;
 mod connect;
 mod connection;
+mod exchange;
 mod forward;
 mod patience;
 mod pool;

@@ -74,7 +74,7 @@ impl Body for ResponseBody {
             Content::Upstream(lease) => match std::task::ready!(lease.poll_frame(cx)) {
                 Some(Err(error)) => {
                     this.record.failed(
-                        super::forward::classify(&error),
+                        super::exchange::classify(&error),
                         format!("within the response: {error}"),
                     );
                     this.content = Content::Broken(Some(error));

@@ -1,24 +1,23 @@
 //! Plain HTTP: a request in absolute-form goes upstream in origin-form (RFC 9112 §3.2).
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
-use super::body::RequestBody;
-use super::body::ResponseBody;
+use super::body::{RequestBody, ResponseBody};
 use super::client::InFlight;
 use super::connection::Connection;
-use super::pool::{ExchangeError, Lease, Upstream};
+use super::exchange::{Exchange, failure};
+use super::pool::{Lease, Upstream};
 use super::respond::Failure;
 use super::tunnel::Takeover;
 use crate::access::{AccessRecord, Traffic};
 use crate::headers::{self, Forwards, Hop};
-use crate::policy::{Access, Permit};
+use crate::policy::Access;
 use crate::reason::Reason;
 use crate::target::Target;
 
@@ -177,113 +176,7 @@ fn request_body(
     }
 }
 
-/// One request on its way through one upstream connection.
-struct Exchange<'a> {
-    connection: &'a Connection,
-    target: &'a Target,
-    permit: &'a Permit,
-    /// The path of a request that asks for another protocol.
-    switching: Option<Box<str>>,
-}
-
 impl Exchange<'_> {
-    /// Sends the request, on a kept connection if there is one, and waits for the response head.
-    ///
-    /// A kept connection may have been closed by the upstream in this very moment. What was not
-    /// sent at all is sent again; so is an idempotent request without content (RFC 9110 §9.2.2).
-    async fn run(
-        &self,
-        head: Parts,
-        body: RequestBody,
-        record: &mut AccessRecord,
-    ) -> Result<(Response<Incoming>, Box<Upstream>), Failure> {
-        let can_repeat = head.method.is_idempotent() && body.is_empty();
-        let traffic = body.traffic();
-        let mut upstream = self.upstream(record).await?;
-        let spare = (can_repeat && upstream.reused).then(|| head.clone());
-        let mut request = self.prepare(head, body);
-        record.sending(request.headers_mut());
-        let error = match upstream.exchange(request, &traffic).await {
-            Ok(response) => return Ok((response, upstream)),
-            Err(error) => error,
-        };
-        let mut again = match (error, spare) {
-            (
-                ExchangeError::Failed {
-                    unsent: Some(unsent),
-                    ..
-                },
-                _,
-            ) if upstream.reused => *unsent,
-            (ExchangeError::Failed { error, .. }, Some(head)) if is_lost_connection(&error) => {
-                Request::from_parts(head, RequestBody::empty(Arc::clone(&traffic)))
-            }
-            (error, _) => return Err(self.exchange_failure(error)),
-        };
-        let mut upstream = self.dial(record).await?;
-        record.sending(again.headers_mut());
-        match upstream.exchange(again, &traffic).await {
-            Ok(response) => Ok((response, upstream)),
-            Err(error) => Err(self.exchange_failure(error)),
-        }
-    }
-
-    fn exchange_failure(&self, error: ExchangeError) -> Failure {
-        match error {
-            ExchangeError::Failed { error, .. } => failure(&error),
-            ExchangeError::Silent => {
-                let patience = self.connection.proxy.config.response_timeout;
-                let detail = format!("no response within {patience:?}");
-                Failure::new(Reason::ResponseTimeout, detail)
-            }
-        }
-    }
-
-    async fn upstream(&self, record: &mut AccessRecord) -> Result<Box<Upstream>, Failure> {
-        let proxy = &self.connection.proxy;
-        let Some(mut kept) = proxy.pool.take(self.target, self.permit) else {
-            return self.dial(record).await;
-        };
-        if kept.valid_until < Instant::now() {
-            // DNS may name another host by now.
-            let resolved = proxy.resolve(self.target, record).await?;
-            if !resolved.addresses.contains(&kept.address.ip()) {
-                return self.dial(record).await;
-            }
-            kept.valid_until = resolved.valid_until;
-        }
-        proxy.metrics.pool.reused.inc();
-        record.set_upstream(kept.address);
-        Ok(kept)
-    }
-
-    async fn dial(&self, record: &mut AccessRecord) -> Result<Box<Upstream>, Failure> {
-        let proxy = &self.connection.proxy;
-        let (socket, address, valid_until) = proxy.reach(self.permit, self.target, record).await?;
-        proxy.metrics.pool.opened.inc();
-        Upstream::new(socket, address, valid_until, &proxy.config)
-            .await
-            .map_err(|error| failure(&error))
-    }
-
-    /// Ties an expected `100 (Continue)` to the upstream's (RFC 9110 §10.1.1).
-    fn prepare(&self, head: Parts, mut body: RequestBody) -> Request<RequestBody> {
-        let expects = head
-            .headers
-            .get(EXPECT)
-            .is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        let gate = expects.then(|| body.hold_back());
-        let mut request = Request::from_parts(head, body);
-        if let Some(gate) = gate {
-            hyper::ext::on_informational(&mut request, move |informational| {
-                if informational.status() == StatusCode::CONTINUE {
-                    gate.say();
-                }
-            });
-        }
-        request
-    }
-
     /// Rewrites the response for the client, and hands the connection over after a 101.
     async fn to_client(
         &self,
@@ -359,38 +252,4 @@ impl Exchange<'_> {
 
 fn own(head: http::response::Parts) -> Response<bytes::Bytes> {
     Response::from_parts(head, bytes::Bytes::new())
-}
-
-fn failure(error: &hyper::Error) -> Failure {
-    Failure::new(classify(error), with_causes(error))
-}
-
-/// The error and what caused it; hyper's own text names only the first.
-fn with_causes(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
-fn is_lost_connection(error: &hyper::Error) -> bool {
-    classify(error) == Reason::ConnectionReset
-}
-
-/// What a failed exchange is to the client.
-pub(crate) fn classify(error: &hyper::Error) -> Reason {
-    if error.is_parse() {
-        Reason::ProtocolError
-    } else if error.is_user() || error.is_body_write_aborted() {
-        // The only content sent upstream is the client's: it broke off, or its framing did.
-        Reason::BadRequest
-    } else if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
-        Reason::ConnectionReset
-    } else {
-        Reason::ResponseIncomplete
-    }
 }
