@@ -38,18 +38,20 @@ mod exchange;
 mod forward;
 mod patience;
 mod pool;
+mod progress;
 mod relay;
 mod resolve;
 mod respond;
 mod revoke;
 mod tunnel;
+mod upstream;
 
 use admission::Admission;
 use body::ResponseBody;
-use client::InFlight;
 pub use connect::Dialer;
 use connection::Connection;
 use pool::Pool;
+use progress::InFlight;
 use relay::Pipes;
 use resolve::Resolved;
 pub use resolve::{Resolver, ResolverError, ResolverSettings};
@@ -317,7 +319,9 @@ fn refuse(
     let mut response = respond::response(&failure, record.target(), record.trace_id(), via);
     // What follows a refused CONNECT may be tunnel data already, which is not to be read as
     // requests. After a 407 the client tries again on the same connection, and some insist on it.
-    if is_connect && failure.reason != Reason::AuthRequired {
+    // RFC 9110 §15.5.9: with a 408 the connection ends.
+    let is_final = is_connect && failure.reason != Reason::AuthRequired;
+    if is_final || failure.reason == Reason::ContentTimeout {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));

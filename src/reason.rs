@@ -20,6 +20,9 @@ pub enum Reason {
     HeaderTooLarge,
     /// The request head was not complete within `OUTGATE_HEADER_TIMEOUT`.
     HeaderTimeout,
+    /// The client stopped sending its content, or reading the response, for
+    /// `OUTGATE_RESPONSE_TIMEOUT`.
+    ContentTimeout,
     /// No rule names the host.
     HostNotAllowed,
     /// A rule names the host, none with this port.
@@ -54,7 +57,8 @@ pub enum Reason {
     ResponseIncomplete,
     /// The upstream's response is not HTTP.
     ProtocolError,
-    /// The upstream did not begin its response within `OUTGATE_RESPONSE_TIMEOUT`.
+    /// The upstream did not begin its response, or go on with it, within
+    /// `OUTGATE_RESPONSE_TIMEOUT`.
     ResponseTimeout,
     /// The client is at `OUTGATE_MAX_CONNECTIONS_PER_CLIENT`.
     ClientLimit,
@@ -96,11 +100,12 @@ pub struct Row {
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Ok,
         Self::BadRequest,
         Self::HeaderTooLarge,
         Self::HeaderTimeout,
+        Self::ContentTimeout,
         Self::HostNotAllowed,
         Self::PortNotAllowed,
         Self::ClientNotAllowed,
@@ -189,6 +194,13 @@ impl Reason {
                 proxy_error: Some("http_request_error"),
                 retry: Unknown,
                 advice: "The request head did not arrive in time.",
+            },
+            Self::ContentTimeout => Row {
+                status: StatusCode::REQUEST_TIMEOUT,
+                label: "content_timeout",
+                proxy_error: Some("http_request_error"),
+                retry: Unknown,
+                advice: "The content of the request did not go on in time.",
             },
             Self::HostNotAllowed => Row {
                 status: StatusCode::FORBIDDEN,
@@ -314,7 +326,7 @@ impl Reason {
                 label: "response_timeout",
                 proxy_error: Some("http_response_timeout"),
                 retry: Unknown,
-                advice: "The destination accepted the request but did not answer in time.",
+                advice: "The destination accepted the request but did not answer it in time.",
             },
             Self::ClientLimit => Row {
                 status: StatusCode::TOO_MANY_REQUESTS,

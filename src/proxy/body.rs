@@ -11,8 +11,8 @@ use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::client::{InFlight, Progress};
 use super::pool::Lease;
+use super::progress::{InFlight, Progress};
 use crate::access::{AccessRecord, Traffic};
 use crate::metrics::Direction;
 
@@ -29,7 +29,7 @@ const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct ResponseBody {
     content: Content,
     record: AccessRecord,
-    _in_flight: InFlight,
+    in_flight: InFlight,
 }
 
 #[derive(Debug)]
@@ -42,20 +42,31 @@ enum Content {
 impl ResponseBody {
     /// Content of the gateway's own.
     pub(crate) fn own(bytes: Bytes, record: AccessRecord, in_flight: InFlight) -> Self {
+        in_flight.answering();
         let bytes = Some(bytes).filter(|bytes| !bytes.is_empty());
         Self {
             content: Content::Own(bytes),
             record,
-            _in_flight: in_flight,
+            in_flight,
         }
     }
 
     /// Content that streams from the upstream.
     pub(crate) fn upstream(lease: Lease, record: AccessRecord, in_flight: InFlight) -> Self {
+        in_flight.answering();
         Self {
             content: Content::Upstream(lease),
             record,
-            _in_flight: in_flight,
+            in_flight,
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let (Content::Upstream(_), Some(reason)) = (&self.content, self.in_flight.stalled()) {
+            self.record
+                .failed(reason, "content has not moved for too long".to_owned());
         }
     }
 }
@@ -209,6 +220,9 @@ impl Body for RequestBody {
             return Poll::Ready(None);
         };
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        if let Some(progress) = &this.upload {
+            progress.wants_content(polled.is_pending());
+        }
         if polled.is_pending()
             && this
                 .upload

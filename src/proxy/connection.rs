@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -18,7 +18,8 @@ use tokio::net::TcpStream;
 
 use super::admission::Admitted;
 use super::body::ResponseBody;
-use super::client::{ClientStream, Progress, Waiting};
+use super::client::ClientStream;
+use super::progress::{Progress, Waiting};
 use super::respond::{self, Failure};
 use super::tunnel::Takeover;
 use super::{Proxy, handle, relay};
@@ -32,6 +33,10 @@ use crate::trace::context::random_trace_id;
 
 /// How long a connection accepted before the drain may take to send its first request.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+
+/// Content that stands still is looked at so many times within its timeout, so it gets no more than a
+/// quarter more than that.
+const LOOKS_AT_CONTENT: u32 = 4;
 
 /// How long a client may take to read an answer that ends its connection.
 const LINGER: Duration = Duration::from_secs(1);
@@ -106,7 +111,7 @@ pub(super) async fn serve(
         .serve_connection(stream, Requests(Arc::clone(&connection)));
     let ended = tokio::select! {
         ended = drive(&mut http, &progress, drain) => ended,
-        () = client_timed_out(&proxy, &progress) => Ended::TimedOut,
+        ended = timed_out(&proxy, &progress) => ended,
     };
     let parts = http.into_parts();
     drop(parts.service);
@@ -174,6 +179,8 @@ enum Ended {
     Refused(Failure),
     /// The client took too long.
     TimedOut,
+    /// Content took too long.
+    Stalled,
     /// The client is gone, or cannot be told anything any more.
     Gone,
 }
@@ -227,8 +234,9 @@ impl Ending {
             (Ended::Done, Some(takeover)) if progress.is_flushed() => {
                 takeover.start(proxy, socket, read, held);
             }
-            // The answer is not out: what follows it would be garbled.
-            (_, Some(_)) => relay::reset(&socket),
+            // The answer is not out: what follows it would be garbled, and what was sent of it must not
+            // look whole.
+            (_, Some(_)) | (Ended::Stalled, None) => relay::reset(&socket),
             // The same, of an answer to whoever is not even reading the last one.
             (Ended::Refused(_) | Ended::TimedOut, None) if !progress.is_flushed() => {
                 relay::reset(&socket);
@@ -297,21 +305,38 @@ async fn linger(socket: &TcpStream, client_finished: bool) {
     let _ = tokio::time::timeout(LINGER, drained).await;
 }
 
-/// Resolves when the client has had its time, for a head or between two requests.
-async fn client_timed_out(proxy: &Proxy, progress: &Progress) {
-    let head = proxy.config.header_timeout;
-    let keep_alive = proxy.config.keepalive_timeout;
+/// Resolves when the client has had its time, for a head or between two requests, or when content
+/// has not moved for too long.
+///
+/// Content is what moves on the client's socket, either way: what an upstream sends ends up there, and what
+/// it does not take is not read from there. So whichever of the two is silent is found out here.
+async fn timed_out(proxy: &Proxy, progress: &Progress) -> Ended {
+    let config = &proxy.config;
+    let (head, keep_alive) = (config.header_timeout, config.keepalive_timeout);
+    let content = config.response_timeout;
     // What is waited for may change right after a look, so none is later than any timeout.
-    let shorter = head.min(keep_alive);
+    let look_after = head.min(keep_alive).min(content / LOOKS_AT_CONTENT);
+    let mut last = (None, Instant::now());
     loop {
-        let left = match progress.waiting() {
-            Waiting::Busy => shorter,
+        let waiting = progress.waiting();
+        let left = match waiting {
+            Waiting::Busy => look_after,
             Waiting::Head(since) | Waiting::First(since) => head.saturating_sub(since),
             Waiting::Next(since) => keep_alive.saturating_sub(since),
+            Waiting::Content(moved) => {
+                if last.0 != Some(moved) {
+                    last = (Some(moved), Instant::now());
+                }
+                content.saturating_sub(last.1.elapsed())
+            }
         };
-        if left.is_zero() {
-            return;
+        if left.is_zero() && matches!(waiting, Waiting::Content(_)) {
+            progress.stall();
+            return Ended::Stalled;
         }
-        tokio::time::sleep(left.min(shorter)).await;
+        if left.is_zero() {
+            return Ended::TimedOut;
+        }
+        tokio::time::sleep(left.min(look_after)).await;
     }
 }

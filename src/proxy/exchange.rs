@@ -10,8 +10,8 @@ use hyper::body::Incoming;
 
 use super::body::RequestBody;
 use super::connection::Connection;
-use super::pool::{ExchangeError, Upstream};
 use super::respond::Failure;
+use super::upstream::{ExchangeError, Upstream};
 use crate::access::AccessRecord;
 use crate::policy::Permit;
 use crate::reason::Reason;
@@ -73,6 +73,10 @@ impl Exchange<'_> {
             ExchangeError::Failed { error, .. } => failure(&error),
             ExchangeError::Silent => {
                 let patience = self.connection.proxy.config.response_timeout;
+                if self.connection.progress.awaits_content() {
+                    let detail = format!("nothing more of the content within {patience:?}");
+                    return Failure::new(Reason::ContentTimeout, detail);
+                }
                 let detail = format!("no response within {patience:?}");
                 Failure::new(Reason::ResponseTimeout, detail)
             }

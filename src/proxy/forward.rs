@@ -9,12 +9,13 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use hyper::body::Incoming;
 
 use super::body::{RequestBody, ResponseBody};
-use super::client::InFlight;
 use super::connection::Connection;
 use super::exchange::{Exchange, failure};
-use super::pool::{Lease, Upstream};
+use super::pool::Lease;
+use super::progress::InFlight;
 use super::respond::Failure;
 use super::tunnel::Takeover;
+use super::upstream::Upstream;
 use crate::access::{AccessRecord, Traffic};
 use crate::headers::{self, Forwards, Hop};
 use crate::policy::Access;

@@ -15,27 +15,18 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
-use http::header::AUTHORIZATION;
-use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{self, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
-use super::body::RequestBody;
-use super::patience::Patience;
+use super::upstream::Upstream;
 use crate::access::Traffic;
-use crate::config::Config;
 use crate::metrics::{ActiveGuard, Direction, Metrics};
 use crate::policy::Permit;
 use crate::target::Target;
 
 /// Idle connections kept for one destination; more than this many at once were a burst.
 const KEPT_PER_TARGET: usize = 64;
-
-type Driver = Connection<TokioIo<TcpStream>, RequestBody>;
 
 /// Idle upstream connections by destination.
 #[derive(Debug)]
@@ -140,125 +131,6 @@ impl Pool {
     }
 }
 
-/// One connection to an upstream.
-#[derive(Debug)]
-pub(crate) struct Upstream {
-    sender: SendRequest<RequestBody>,
-    driver: Driver,
-    patience: Patience,
-    /// The peer.
-    pub(crate) address: SocketAddr,
-    /// Until when DNS said that the peer is the target.
-    pub(crate) valid_until: Instant,
-    /// Whether it has carried a request before.
-    pub(crate) reused: bool,
-    /// Whether a client has authenticated it, so that it must not carry another's requests.
-    authenticated: bool,
-}
-
-/// Why an exchange came to nothing.
-#[derive(Debug)]
-pub(crate) enum ExchangeError {
-    /// The connection failed.
-    Failed {
-        error: hyper::Error,
-        /// The request, when nothing of it was sent.
-        unsent: Option<Box<Request<RequestBody>>>,
-    },
-    /// The upstream was silent for too long.
-    Silent,
-}
-
-impl From<TrySendError<Request<RequestBody>>> for ExchangeError {
-    fn from(mut refused: TrySendError<Request<RequestBody>>) -> Self {
-        let unsent = refused.take_message().map(Box::new);
-        Self::Failed {
-            error: refused.into_error(),
-            unsent,
-        }
-    }
-}
-
-impl Upstream {
-    /// Speaks HTTP/1.1 over a connection that was just dialled.
-    ///
-    /// The configuration says how large a response head may be and how long it may take.
-    pub(crate) async fn new(
-        socket: TcpStream,
-        address: SocketAddr,
-        valid_until: Instant,
-        config: &Config,
-    ) -> Result<Box<Self>, hyper::Error> {
-        let (sender, driver) = http1::Builder::new()
-            .max_header_size(config.max_header_bytes)
-            .handshake(TokioIo::new(socket))
-            .await?;
-        let patience = Patience::new(config.response_timeout);
-        Ok(Box::new(Self {
-            sender,
-            driver,
-            patience,
-            address,
-            valid_until,
-            reused: false,
-            authenticated: false,
-        }))
-    }
-
-    /// Sends a request and drives the connection until the response head is there.
-    pub(crate) async fn exchange(
-        &mut self,
-        request: Request<RequestBody>,
-        traffic: &Traffic,
-    ) -> Result<Response<Incoming>, ExchangeError> {
-        self.authenticated |= authenticates_connection(request.headers());
-        let mut response = std::pin::pin!(self.sender.try_send_request(request));
-        let mut ended = false;
-        let mut uploaded = traffic.sent();
-        self.patience.restart();
-        std::future::poll_fn(|cx| {
-            // The driver first: it writes the request, and hands over the response.
-            if !ended
-                && Pin::new(&mut self.driver)
-                    .poll_without_shutdown(cx)
-                    .is_ready()
-            {
-                // Its error is told to the waiting response.
-                ended = true;
-            }
-            if let Poll::Ready(answered) = response.as_mut().poll(cx) {
-                return Poll::Ready(answered.map_err(ExchangeError::from));
-            }
-            while self.patience.poll_out(cx).is_ready() {
-                // An upload that goes on is no silence of the upstream.
-                if traffic.sent() == uploaded {
-                    return Poll::Ready(Err(ExchangeError::Silent));
-                }
-                uploaded = traffic.sent();
-                self.patience.restart();
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// The socket and what was read from it, after a 101 has ended HTTP on it.
-    pub(crate) async fn into_switched(mut self) -> Result<(TcpStream, Bytes), hyper::Error> {
-        std::future::poll_fn(|cx| self.driver.poll_without_shutdown(cx)).await?;
-        let parts = self.driver.into_parts();
-        Ok((parts.io.into_inner(), parts.read_buf))
-    }
-
-    /// Whether the upstream has neither closed the idle connection nor sent anything on it.
-    fn is_alive(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(&mut self.driver)
-            .poll_without_shutdown(&mut cx)
-            .is_pending()
-            && self.sender.is_ready()
-    }
-}
-
 /// The response of an upstream, and the connection it comes on, which goes back to the pool when
 /// the response has been read whole.
 #[derive(Debug)]
@@ -266,6 +138,8 @@ pub(crate) struct Lease {
     incoming: Incoming,
     upstream: Option<(Arc<Pool>, Target, Box<Upstream>)>,
     traffic: Arc<Traffic>,
+    /// Tells an upload with a task of its own that nobody waits for the response any more.
+    _answering: Option<oneshot::Sender<()>>,
     _busy: ActiveGuard,
 }
 
@@ -282,16 +156,18 @@ impl Lease {
         uploading: bool,
     ) -> Self {
         let busy = ActiveGuard::new(&pool.metrics.pool.busy);
-        let upstream = if uploading {
-            tokio::spawn(upstream.driver);
-            None
+        let (upstream, answering) = if uploading {
+            let (answering, answered) = oneshot::channel();
+            tokio::spawn(upstream.finish_upload(Arc::clone(&traffic), answered));
+            (None, Some(answering))
         } else {
-            Some((Arc::clone(pool), target.clone(), upstream))
+            (Some((Arc::clone(pool), target.clone(), upstream)), None)
         };
         let mut lease = Self {
             incoming,
             upstream,
             traffic,
+            _answering: answering,
             _busy: busy,
         };
         if lease.incoming.is_end_stream() {
@@ -308,10 +184,7 @@ impl Lease {
         if polled.is_pending()
             && let Some((_, _, upstream)) = &mut self.upstream
         {
-            if Pin::new(&mut upstream.driver)
-                .poll_without_shutdown(cx)
-                .is_ready()
-            {
+            if upstream.driver.poll_without_shutdown(cx).is_ready() {
                 // Closed: what was read before is still to be had, and then its end or error.
                 self.upstream = None;
             }
@@ -346,23 +219,10 @@ impl Lease {
             return;
         };
         // One more turn, in which the connection notes the end of the response.
-        let open = Pin::new(&mut upstream.driver)
-            .poll_without_shutdown(cx)
-            .is_pending();
+        let open = upstream.driver.poll_without_shutdown(cx).is_pending();
         if open && upstream.sender.is_ready() && !upstream.authenticated {
             upstream.reused = true;
             pool.put(target, upstream);
         }
     }
-}
-
-/// Whether a request authenticates its connection, and with it every later request there, rather
-/// than itself: `Negotiate` (RFC 4559 §6) and `NTLM`, which is in no RFC, do so.
-fn authenticates_connection(headers: &HeaderMap) -> bool {
-    headers.get_all(AUTHORIZATION).iter().any(|credentials| {
-        let scheme = credentials.as_bytes().split(|byte| *byte == b' ').next();
-        scheme.is_some_and(|scheme| {
-            scheme.eq_ignore_ascii_case(b"negotiate") || scheme.eq_ignore_ascii_case(b"ntlm")
-        })
-    })
 }

@@ -35,6 +35,8 @@ mod bad_input;
 mod hostile_clients;
 // Clients that do not read.
 mod slow_readers;
+// Content that stands still.
+mod stalls;
 // Upstreams that do.
 mod hostile_upstreams;
 // Timeouts and connection limits.

@@ -196,7 +196,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "OUTGATE_RESPONSE_TIMEOUT",
         default: "5m",
-        meaning: "For an upstream to begin its response head",
+        meaning: "For an upstream to begin its response, and for content to go on, either way",
         expected: DURATION,
         list: false,
         read: |config, text| set(&mut config.response_timeout, value::positive(text)),

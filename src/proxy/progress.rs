@@ -1,0 +1,348 @@
+//! How far the requests of one connection have got, and what it waits for.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+use http::Version;
+
+use crate::reason::Reason;
+
+/// What the bytes on a connection say about its requests.
+///
+/// Written and read by one task; atomic only because that task moves between threads.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    opened: Instant,
+    /// When the current state began, in milliseconds after `opened`.
+    since: AtomicU64,
+    /// Requests whose response is not whole yet.
+    in_flight: AtomicU32,
+    /// Whether the response to the request in flight has begun.
+    answering: AtomicBool,
+    /// Bytes read from the socket and written to it so far.
+    moved: AtomicU64,
+    /// Whether the socket has no room: the client does not read.
+    is_full: AtomicBool,
+    /// Whether content is waited for that the client does not send.
+    wants_content: AtomicBool,
+    /// Why nothing moved any more.
+    stalled: OnceLock<Reason>,
+    /// Whether any request has been read.
+    served: AtomicBool,
+    /// Whether bytes of a next head have come.
+    head_begun: AtomicBool,
+    /// Whether content of the request is still to come.
+    uploading: AtomicBool,
+    /// Whether the client speaks HTTP/1.0, to which a close can mean the end of a response.
+    http_10: AtomicBool,
+    /// Whether that head is an `OPTIONS` of a URI without a path.
+    asterisk: AtomicBool,
+    /// Whether the client has closed its side.
+    finished: AtomicBool,
+    /// Whether everything written so far has been taken by the socket.
+    flushed: AtomicBool,
+    /// Whether an answer of hyper's own was dropped.
+    dropped_answer: AtomicBool,
+    /// Wakes the reader from whom the end of the client's data was held back.
+    end_held_back: AtomicWaker,
+}
+
+/// What a connection that answers no request is waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// A request is being answered: the client is not what is waited for.
+    Busy,
+    /// A response has begun, or content of a request outlives it; so many bytes have moved so far.
+    Content(u64),
+    /// The rest of a head, since this long.
+    Head(Duration),
+    /// The first byte on a new connection, since this long.
+    First(Duration),
+    /// The next request on a kept-alive connection, since this long.
+    Next(Duration),
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            since: AtomicU64::new(0),
+            in_flight: AtomicU32::new(0),
+            answering: AtomicBool::new(false),
+            moved: AtomicU64::new(0),
+            is_full: AtomicBool::new(false),
+            wants_content: AtomicBool::new(false),
+            stalled: OnceLock::new(),
+            served: AtomicBool::new(false),
+            head_begun: AtomicBool::new(false),
+            uploading: AtomicBool::new(false),
+            http_10: AtomicBool::new(false),
+            asterisk: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
+            flushed: AtomicBool::new(true),
+            dropped_answer: AtomicBool::new(false),
+            end_held_back: AtomicWaker::new(),
+        }
+    }
+
+    /// What is waited for now.
+    pub(crate) fn waiting(&self) -> Waiting {
+        let is_answered = self.in_flight.load(Ordering::Relaxed) == 0;
+        if !is_answered && !self.answering.load(Ordering::Relaxed) {
+            return Waiting::Busy;
+        }
+        if !is_answered || self.is_uploading() {
+            return Waiting::Content(self.moved.load(Ordering::Relaxed));
+        }
+        let since = Duration::from_millis(self.since.load(Ordering::Relaxed));
+        let waited = self.opened.elapsed().saturating_sub(since);
+        if self.head_begun.load(Ordering::Relaxed) {
+            Waiting::Head(waited)
+        } else if self.served.load(Ordering::Relaxed) {
+            Waiting::Next(waited)
+        } else {
+            Waiting::First(waited)
+        }
+    }
+
+    /// A head was read whole; the guard lives until its response is.
+    pub(crate) fn request_begun(self: &Arc<Self>, version: Version) -> InFlight {
+        self.http_10
+            .store(version == Version::HTTP_10, Ordering::Relaxed);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.answering.store(false, Ordering::Relaxed);
+        self.served.store(true, Ordering::Relaxed);
+        self.head_begun.store(false, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    /// Whether the head just read was an `OPTIONS` whose URI has no path.
+    ///
+    /// The parser makes `/` of an empty path, so this is read off the bytes (RFC 9112 §3.2.4).
+    pub(crate) fn asks_for_asterisk(&self) -> bool {
+        self.asterisk.load(Ordering::Relaxed)
+    }
+
+    /// Content of the request in flight begins to stream.
+    pub(crate) fn upload_begun(&self) {
+        self.uploading.store(true, Ordering::Relaxed);
+    }
+
+    /// Content of the request in flight has been read whole, or nobody reads it any more.
+    pub(crate) fn upload_ended(&self) {
+        self.restart_clock();
+        self.wants_content(false);
+        self.uploading.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes whether the client is what an upload waits for.
+    pub(crate) fn wants_content(&self, wants: bool) {
+        self.wants_content.store(wants, Ordering::Relaxed);
+    }
+
+    /// Whether the client is what an upload waits for.
+    pub(crate) fn awaits_content(&self) -> bool {
+        self.wants_content.load(Ordering::Relaxed)
+    }
+
+    /// Notes that content has not moved for too long, and whose fault that is.
+    pub(crate) fn stall(&self) {
+        let by_client = self.is_full.load(Ordering::Relaxed) || self.awaits_content();
+        let reason = if by_client {
+            Reason::ContentTimeout
+        } else {
+            Reason::ResponseTimeout
+        };
+        let _ = self.stalled.set(reason);
+    }
+
+    /// Why content has not moved for too long, if so.
+    pub(crate) fn stalled(&self) -> Option<Reason> {
+        self.stalled.get().copied()
+    }
+
+    /// Whether content of the request in flight is still to come.
+    pub(crate) fn is_uploading(&self) -> bool {
+        self.uploading.load(Ordering::Relaxed)
+    }
+
+    /// Whether a close would look like the regular end of a response: to HTTP/1.0 it may.
+    pub(crate) fn close_would_deceive(&self) -> bool {
+        self.http_10.load(Ordering::Relaxed)
+    }
+
+    /// Whether any request has been read.
+    pub(crate) fn has_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client will send nothing more.
+    pub(crate) fn client_finished(&self) -> bool {
+        self.finished.load(Ordering::Relaxed)
+    }
+
+    /// Whether the socket has taken everything that was written.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.flushed.load(Ordering::Relaxed)
+    }
+
+    /// Whether an answer of hyper's own to a head it could not parse may have left.
+    ///
+    /// That takes a pipelining client that does not read: its earlier responses were still on
+    /// their way, so hyper's could not be told from them.
+    pub(crate) fn was_answered_by_hyper(&self) -> bool {
+        self.has_served() && !self.dropped_answer.load(Ordering::Relaxed)
+    }
+
+    fn restart_clock(&self) {
+        let since = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.since.store(since, Ordering::Relaxed);
+    }
+
+    /// Notes what was read from the socket.
+    pub(crate) fn read(&self, bytes: &[u8]) {
+        self.count_moved(bytes.len());
+        if bytes.is_empty() {
+            self.finished.store(true, Ordering::Relaxed);
+        } else if self.in_flight.load(Ordering::Relaxed) == 0
+            && !self.is_uploading()
+            && !self.head_begun.swap(true, Ordering::Relaxed)
+        {
+            self.restart_clock();
+            self.asterisk
+                .store(is_options_without_path(bytes), Ordering::Relaxed);
+        }
+    }
+
+    /// Notes what the socket took; nothing says that it has no room.
+    pub(crate) fn wrote(&self, bytes: Option<usize>) {
+        self.flushed.store(false, Ordering::Relaxed);
+        self.is_full.store(bytes.is_none(), Ordering::Relaxed);
+        self.count_moved(bytes.unwrap_or(0));
+    }
+
+    fn count_moved(&self, bytes: usize) {
+        let before = self.moved.load(Ordering::Relaxed);
+        self.moved.store(before + bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Notes that everything written has left.
+    pub(crate) fn flushed(&self) {
+        self.flushed.store(true, Ordering::Relaxed);
+        self.end_held_back.wake();
+    }
+
+    /// Notes that hyper answers by itself, which is dropped.
+    pub(crate) fn drop_answer(&self) {
+        self.dropped_answer.store(true, Ordering::Relaxed);
+    }
+
+    /// Has `reader` woken when all answers have left.
+    pub(crate) fn hold_end_back(&self, reader: &Waker) {
+        self.end_held_back.register(reader);
+    }
+
+    /// Whether an answer has not left yet.
+    ///
+    /// RFC 9112 §9.6: a client that closes its side then still wants it. hyper takes the end of its
+    /// data for the end of the client, so that is held back; content that it cuts short is noticed
+    /// by whoever reads the content.
+    pub(crate) fn owes_answer(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 0 || !self.is_flushed()
+    }
+
+    /// Nothing is being answered, and all answers have left.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) == 0 && self.flushed.load(Ordering::Relaxed)
+    }
+}
+
+/// Keeps a connection busy until the response to one request is whole.
+#[derive(Debug)]
+pub(crate) struct InFlight(Arc<Progress>);
+
+impl InFlight {
+    /// The response begins.
+    pub(crate) fn answering(&self) {
+        self.0.answering.store(true, Ordering::Relaxed);
+    }
+
+    /// Why content has not moved for too long, if so.
+    pub(crate) fn stalled(&self) -> Option<Reason> {
+        self.0.stalled()
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.restart_clock();
+        // Its last bytes are in hyper's buffer still; the next flush says when they have left.
+        self.0.flushed.store(false, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// `OPTIONS http://authority SP`: no path and no query after the authority.
+fn is_options_without_path(head: &[u8]) -> bool {
+    head.strip_prefix(b"OPTIONS http://").is_some_and(|rest| {
+        rest.iter()
+            .find(|byte| b"/? ".contains(byte))
+            .is_some_and(|byte| *byte == b' ')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stall_is_the_fault_of_whoever_is_waited_for() {
+        let stalled = |happens: fn(&Progress)| {
+            let progress = Progress::new();
+            happens(&progress);
+            progress.stall();
+            progress.stalled()
+        };
+        let by_client = Some(Reason::ContentTimeout);
+        assert_eq!(stalled(|_| {}), Some(Reason::ResponseTimeout));
+        assert_eq!(stalled(|progress| progress.wrote(None)), by_client);
+        assert_eq!(stalled(|progress| progress.wants_content(true)), by_client);
+    }
+
+    #[test]
+    fn only_options_of_a_uri_without_path_asks_for_asterisk_rfc9112_3_2_4() {
+        assert!(is_options_without_path(
+            b"OPTIONS http://a.example:8080 HTTP/1.1\r\n"
+        ));
+        assert!(!is_options_without_path(
+            b"OPTIONS http://a.example/ HTTP/1.1\r\n"
+        ));
+        assert!(!is_options_without_path(
+            b"OPTIONS http://a.example?q HTTP/1.1\r\n"
+        ));
+        assert!(!is_options_without_path(
+            b"GET http://a.example HTTP/1.1\r\n"
+        ));
+        assert!(!is_options_without_path(b"OPTIONS http://a.exa"));
+    }
+
+    #[test]
+    fn a_connection_waits_for_its_first_byte_then_a_head_then_the_next_request() {
+        let progress = Arc::new(Progress::new());
+        assert!(matches!(progress.waiting(), Waiting::First(_)));
+        progress.read(b"GET");
+        assert!(matches!(progress.waiting(), Waiting::Head(_)));
+        let request = progress.request_begun(Version::HTTP_11);
+        assert_eq!(progress.waiting(), Waiting::Busy);
+        progress.read(b"content");
+        request.answering();
+        assert_eq!(progress.waiting(), Waiting::Content(10));
+        progress.wrote(Some(5));
+        assert_eq!(progress.waiting(), Waiting::Content(15));
+        drop(request);
+        assert!(matches!(progress.waiting(), Waiting::Next(_)));
+    }
+}

@@ -1,0 +1,179 @@
+//! One connection to an upstream, which whoever uses it drives.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use super::body::RequestBody;
+use super::patience::Patience;
+use crate::access::Traffic;
+use crate::config::Config;
+
+type Driver = Connection<TokioIo<TcpStream>, RequestBody>;
+
+/// One connection to an upstream.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(super) sender: SendRequest<RequestBody>,
+    pub(super) driver: Driver,
+    patience: Patience,
+    /// The peer.
+    pub(crate) address: SocketAddr,
+    /// Until when DNS said that the peer is the target.
+    pub(crate) valid_until: Instant,
+    /// Whether it has carried a request before.
+    pub(crate) reused: bool,
+    /// Whether a client has authenticated it, so that it must not carry another's requests.
+    pub(super) authenticated: bool,
+}
+
+/// Why an exchange came to nothing.
+#[derive(Debug)]
+pub(crate) enum ExchangeError {
+    /// The connection failed.
+    Failed {
+        error: hyper::Error,
+        /// The request, when nothing of it was sent.
+        unsent: Option<Box<Request<RequestBody>>>,
+    },
+    /// Nothing was sent and nothing came for too long.
+    Silent,
+}
+
+impl From<TrySendError<Request<RequestBody>>> for ExchangeError {
+    fn from(mut refused: TrySendError<Request<RequestBody>>) -> Self {
+        let unsent = refused.take_message().map(Box::new);
+        Self::Failed {
+            error: refused.into_error(),
+            unsent,
+        }
+    }
+}
+
+impl Upstream {
+    /// Speaks HTTP/1.1 over a connection that was just dialled.
+    ///
+    /// The configuration says how large a response head may be and how long it may take.
+    pub(crate) async fn new(
+        socket: TcpStream,
+        address: SocketAddr,
+        valid_until: Instant,
+        config: &Config,
+    ) -> Result<Box<Self>, hyper::Error> {
+        let (sender, driver) = http1::Builder::new()
+            .max_header_size(config.max_header_bytes)
+            .handshake(TokioIo::new(socket))
+            .await?;
+        let patience = Patience::new(config.response_timeout);
+        Ok(Box::new(Self {
+            sender,
+            driver,
+            patience,
+            address,
+            valid_until,
+            reused: false,
+            authenticated: false,
+        }))
+    }
+
+    /// Sends a request and drives the connection until the response head is there.
+    pub(crate) async fn exchange(
+        &mut self,
+        request: Request<RequestBody>,
+        traffic: &Traffic,
+    ) -> Result<Response<Incoming>, ExchangeError> {
+        self.authenticated |= authenticates_connection(request.headers());
+        let mut response = std::pin::pin!(self.sender.try_send_request(request));
+        let mut ended = false;
+        let mut uploaded = traffic.sent();
+        self.patience.restart();
+        poll_fn(|cx| {
+            // The driver first: it writes the request, and hands over the response.
+            if !ended && self.driver.poll_without_shutdown(cx).is_ready() {
+                // Its error is told to the waiting response.
+                ended = true;
+            }
+            if let Poll::Ready(answered) = response.as_mut().poll(cx) {
+                return Poll::Ready(answered.map_err(ExchangeError::from));
+            }
+            if traffic.sent() != uploaded {
+                // An upload that goes on is no silence.
+                uploaded = traffic.sent();
+                self.patience.restart();
+            }
+            self.patience
+                .poll_out(cx)
+                .map(|()| Err(ExchangeError::Silent))
+        })
+        .await
+    }
+
+    /// Goes on with an upload that outlives the head of its response.
+    ///
+    /// As long as `answering` has a sender the client's connection sees to it that something moves. When
+    /// the response is over or given up, it is seen to here.
+    pub(crate) async fn finish_upload(
+        self,
+        traffic: Arc<Traffic>,
+        answering: oneshot::Receiver<()>,
+    ) {
+        let Self {
+            mut driver,
+            mut patience,
+            ..
+        } = self;
+        tokio::select! {
+            _closed = poll_fn(|cx| driver.poll_without_shutdown(cx)) => return,
+            _dropped = answering => {}
+        }
+        let mut uploaded = traffic.sent();
+        patience.restart();
+        poll_fn(|cx| {
+            if driver.poll_without_shutdown(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if traffic.sent() != uploaded {
+                uploaded = traffic.sent();
+                patience.restart();
+            }
+            patience.poll_out(cx)
+        })
+        .await;
+    }
+
+    /// The socket and what was read from it, after a 101 has ended HTTP on it.
+    pub(crate) async fn into_switched(mut self) -> Result<(TcpStream, Bytes), hyper::Error> {
+        poll_fn(|cx| self.driver.poll_without_shutdown(cx)).await?;
+        let parts = self.driver.into_parts();
+        Ok((parts.io.into_inner(), parts.read_buf))
+    }
+
+    /// Whether the upstream has neither closed the idle connection nor sent anything on it.
+    pub(super) fn is_alive(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.driver.poll_without_shutdown(&mut cx).is_pending() && self.sender.is_ready()
+    }
+}
+
+/// Whether a request authenticates its connection, and with it every later request there, rather
+/// than itself: `Negotiate` (RFC 4559 §6) and `NTLM`, which is in no RFC, do so.
+fn authenticates_connection(headers: &HeaderMap) -> bool {
+    headers.get_all(AUTHORIZATION).iter().any(|credentials| {
+        let scheme = credentials.as_bytes().split(|byte| *byte == b' ').next();
+        scheme.is_some_and(|scheme| {
+            scheme.eq_ignore_ascii_case(b"negotiate") || scheme.eq_ignore_ascii_case(b"ntlm")
+        })
+    })
+}
