@@ -22,6 +22,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::drain::{Drain, Phase};
 use crate::metrics::{Exposition, ListenerKind, Metrics};
+use crate::vital::Vital;
 
 /// Connections served at once; a scraper and a few probes need one each.
 const PLACES: usize = 64;
@@ -39,6 +40,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// What `/readyz` depends on.
     pub drain: Drain,
+    /// What the probes depend on.
+    pub vital: Vital,
     /// Log lines dropped so far; none where nothing logs.
     pub dropped: Option<ErrorCounter>,
 }
@@ -50,7 +53,13 @@ impl Admin {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return method_not_allowed("GET, HEAD");
         }
-        match request.uri().path() {
+        let path = request.uri().path();
+        if let ("/livez" | "/readyz", Some(task)) = (path, self.vital.failed()) {
+            let failed = format!("the task `{task}` has failed; the log says why\n");
+            let text_type = "text/plain; charset=utf-8";
+            return with_type(text_type, StatusCode::SERVICE_UNAVAILABLE, failed);
+        }
+        match path {
             "/metrics" => {
                 let dropped = self.dropped.as_ref().map_or(0, ErrorCounter::dropped_lines);
                 let form = Exposition::accepted(request.headers());

@@ -11,7 +11,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::admin::{self, Admin, Answer};
 use crate::config::Config;
-use crate::drain::{Drain, Drained, Drainer, Stop};
+use crate::drain::{Drain, Drained, Drainer, Phase, Stop};
 use crate::enforced::Enforced;
 use crate::inspect::Inspector;
 use crate::limits;
@@ -21,6 +21,7 @@ use crate::proxy::{self, Dialer, Proxy, Resolver, ResolverError, ResolverSetting
 use crate::reload::{self, LoadError, Reloader, Source};
 use crate::trace::{TraceError, Tracer};
 use crate::tunnels::Tunnels;
+use crate::vital::Vital;
 
 /// How long the last spans may take: the collector may be the one that is gone.
 const LAST_SPANS: Duration = Duration::from_secs(2);
@@ -146,12 +147,10 @@ impl Gateway {
         dropped: Option<ErrorCounter>,
     ) -> Drained {
         self.announce();
+        let vital = Vital::default();
         for listener in self.listeners.proxy {
-            tokio::spawn(proxy::serve(
-                Arc::clone(&self.proxy),
-                listener,
-                self.drain.clone(),
-            ));
+            let accepting = proxy::serve(Arc::clone(&self.proxy), listener, self.drain.clone());
+            vital.spawn("accept", accepting);
         }
         let reloader = Reloader::new(
             Arc::clone(&self.config),
@@ -160,18 +159,15 @@ impl Gateway {
             hangup,
             self.source,
         );
-        let api = |listener, kind, answer: Answer| {
-            tokio::spawn(admin::serve(
-                listener,
-                kind,
-                Arc::clone(&self.metrics),
-                self.drain.clone(),
-                answer,
-            ));
+        let api = |listener, kind: ListenerKind, answer: Answer| {
+            let (metrics, drain) = (Arc::clone(&self.metrics), self.drain.clone());
+            let serving = admin::serve(listener, kind, metrics, drain, answer);
+            vital.spawn(kind.label(), serving);
         };
         let admin = Admin {
             metrics: Arc::clone(&self.metrics),
             drain: self.drain.clone(),
+            vital: vital.clone(),
             dropped,
         };
         let answer = Arc::new(move |request: &_| ready(admin.answer(request)).boxed());
@@ -185,17 +181,11 @@ impl Gateway {
             let answer = Arc::new(move |request: &_| inspector.answer(request));
             api(listener, ListenerKind::Inspect, answer);
         }
-        let sweeps = async {
-            tokio::join!(
-                self.tunnels.sweep(),
-                self.proxy.sweep_pool(),
-                reloader.run()
-            )
-        };
-        let drained = tokio::select! {
-            drained = self.drainer.run(stops) => drained,
-            _never = sweeps => unreachable!("the sweeps do not end"),
-        };
+        let over = || self.drain.clone();
+        vital.spawn("tunnel sweep", until_over(over(), self.tunnels.sweep()));
+        vital.spawn("pool sweep", until_over(over(), self.proxy.sweep_pool()));
+        vital.spawn("policy watch", until_over(over(), reloader.run()));
+        let drained = self.drainer.run(stops).await;
         if let Some(tracer) = self.tracer {
             tracer.shutdown(LAST_SPANS).await;
         }
@@ -210,5 +200,13 @@ impl Gateway {
         if self.proxy.enforced().load().policy().denies_all() {
             tracing::warn!("no rule allows anything: every request will be denied");
         }
+    }
+}
+
+/// Polls a task that has no end of its own until the gateway is over.
+async fn until_over(mut drain: Drain, task: impl Future<Output = ()>) {
+    tokio::select! {
+        () = task => {}
+        () = drain.reaches(Phase::Over) => {}
     }
 }

@@ -23,6 +23,7 @@
 //! - [`metrics`], [`telemetry`], [`trace`]: Prometheus registry; log; OTLP.
 //! - [`admin`], [`inspect`]: `/metrics`, `/livez`, `/readyz`; what is open now.
 //! - [`listen`], [`limits`], [`signals`], [`drain`]: sockets, descriptors, the life of a pod.
+//! - [`panics`], [`vital`]: what a defect does, and to whom.
 //! - [`gateway`]: all of it put together.
 //! - [`check`], [`health`]: the commands that are no server.
 
@@ -39,6 +40,7 @@ pub mod inspect;
 pub mod limits;
 pub mod listen;
 pub mod metrics;
+pub mod panics;
 pub mod policy;
 pub mod proxy;
 pub mod reason;
@@ -48,3 +50,4 @@ pub mod target;
 pub mod telemetry;
 pub mod trace;
 pub mod tunnels;
+pub mod vital;

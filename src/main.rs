@@ -8,7 +8,7 @@ use outgate::config::Config;
 use outgate::gateway::Gateway;
 use outgate::listen::Listeners;
 use outgate::telemetry::Telemetry;
-use outgate::{health, limits, signals};
+use outgate::{health, limits, panics, signals};
 
 mod cli;
 
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
 fn run(config: Config) -> Result<(), Exit> {
     limits::use_small_pages();
     let telemetry = Telemetry::start(&config).map_err(fail(Exit::Config))?;
+    panics::report();
     cli::runtime(&config)?.block_on(async {
         let stops = signals::stops().map_err(fail(Exit::Failure))?;
         let hangup = signals::hangup().map_err(fail(Exit::Failure))?;

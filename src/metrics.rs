@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntGauge, Registry};
 
+use crate::panics;
 use crate::reason::Reason;
 
 mod exposition;
@@ -55,6 +56,7 @@ impl Metrics {
             registry: Registry::new(),
         };
         build.info()?;
+        build.registry.register(Box::new(panics::counter()?))?;
         #[cfg(target_os = "linux")]
         build.registry.register(Box::new(
             prometheus::process_collector::ProcessCollector::for_self(),

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,7 @@ use admission::Admission;
 use body::ResponseBody;
 pub use connect::Dialer;
 use connection::Connection;
+use forward::Answer;
 use pool::Pool;
 use progress::InFlight;
 use relay::Pipes;
@@ -265,18 +267,12 @@ async fn handle(
         connection.client,
         &request,
     );
-    let answered = if let Err(failure) = sound(&request) {
-        Err(failure)
-    } else if is_connect {
-        tunnel::connect(&connection, &request, &mut record)
-            .await
-            .map(|()| {
-                record.answered(http::StatusCode::OK);
-                forward::Answer::Own(Response::new(Bytes::new()))
-            })
-    } else {
-        forward::forward(&connection, request, &mut record).await
-    };
+    // A panic is a failure like any other: this request's, and no more than this connection's.
+    let answering = AssertUnwindSafe(answer(&connection, request, &mut record));
+    let answered = answering
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|panic| Err(Failure::panicked(&*panic)));
     let mut response = match answered {
         Ok(answer) => answer.into_response(record, in_flight),
         Err(failure) => refuse(&connection, failure, is_connect, record, in_flight),
@@ -292,6 +288,20 @@ async fn handle(
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
+}
+
+async fn answer(
+    connection: &Connection,
+    request: Request<Incoming>,
+    record: &mut AccessRecord,
+) -> Result<Answer, Failure> {
+    sound(&request)?;
+    if request.method() != Method::CONNECT {
+        return forward::forward(connection, request, record).await;
+    }
+    tunnel::connect(connection, &request, record).await?;
+    record.answered(http::StatusCode::OK);
+    Ok(Answer::Own(Response::new(Bytes::new())))
 }
 
 /// Whether the head can be acted on, whatever it asks for.
@@ -319,9 +329,9 @@ fn refuse(
     let mut response = respond::response(&failure, record.target(), record.trace_id(), via);
     // What follows a refused CONNECT may be tunnel data already, which is not to be read as
     // requests. After a 407 the client tries again on the same connection, and some insist on it.
-    // RFC 9110 §15.5.9: with a 408 the connection ends.
+    // RFC 9110 §15.5.9: with a 408 the connection ends. So it does with a defect.
     let is_final = is_connect && failure.reason != Reason::AuthRequired;
-    if is_final || failure.reason == Reason::ContentTimeout {
+    if is_final || matches!(failure.reason, Reason::ContentTimeout | Reason::Internal) {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));

@@ -4,6 +4,8 @@
 //! fields, never the content; so each of them says why. None of them carries a resolved address
 //! or an operating-system error: those are in the log line under the same trace id.
 
+use std::any::Any;
+
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, PROXY_AUTHENTICATE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response};
@@ -11,6 +13,7 @@ use hyper::ext::ReasonPhrase;
 use opentelemetry::trace::TraceId;
 use serde::Serialize;
 
+use crate::panics;
 use crate::reason::{Reason, Retry};
 use crate::target::Target;
 
@@ -32,6 +35,12 @@ impl Failure {
     /// is told as well.
     pub(crate) fn bad_request(detail: impl std::fmt::Display) -> Self {
         Self::new(Reason::BadRequest, detail.to_string())
+    }
+
+    /// A defect; its backtrace is in the log already.
+    pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Self {
+        let detail = format!("panicked: {}", panics::message(panic));
+        Self::new(Reason::Internal, detail)
     }
 }
 
