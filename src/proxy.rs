@@ -230,7 +230,11 @@ pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, mut drain: Drain) {
 fn admit(proxy: &Arc<Proxy>, socket: TcpStream, client: SocketAddr, drain: &Drain) {
     let client = SocketAddr::new(client.ip().to_canonical(), client.port());
     let _ = tune(&socket);
-    match proxy.admission.admit(client.ip()) {
+    let name = || {
+        let in_force = proxy.enforced.load();
+        in_force.policy().identify(client.ip(), None).name
+    };
+    match proxy.admission.admit(client.ip(), name) {
         Ok(admitted) => {
             let connection =
                 connection::serve(Arc::clone(proxy), socket, client, drain.clone(), admitted);
@@ -329,9 +333,13 @@ fn refuse(
     let mut response = respond::response(&failure, record.target(), record.trace_id(), via);
     // What follows a refused CONNECT may be tunnel data already, which is not to be read as
     // requests. After a 407 the client tries again on the same connection, and some insist on it.
-    // RFC 9110 §15.5.9: with a 408 the connection ends. So it does with a defect.
-    let is_final = is_connect && failure.reason != Reason::AuthRequired;
-    if is_final || matches!(failure.reason, Reason::ContentTimeout | Reason::Internal) {
+    // RFC 9110 §15.5.9: with a 408 the connection ends. So it does with a defect, and so that a client over
+    // its limit comes below it.
+    let is_final = matches!(
+        failure.reason,
+        Reason::ContentTimeout | Reason::Internal | Reason::ClientLimit
+    );
+    if is_final || (is_connect && failure.reason != Reason::AuthRequired) {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));

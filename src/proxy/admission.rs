@@ -23,14 +23,24 @@ pub(crate) struct Admission {
 struct PerClient {
     limit: usize,
     /// Connections each client has; a client without any has no entry.
-    held: papaya::HashMap<IpAddr, usize>,
+    held: papaya::HashMap<Key, usize>,
+}
+
+/// What connections are counted by: each by its address, and by the name the policy file has for its
+/// client, where it has one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    Address(IpAddr),
+    Name(Arc<str>),
 }
 
 /// A place among the connections, given back on drop.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     _place: OwnedSemaphorePermit,
-    _share: Option<Share>,
+    _address: Option<Share>,
+    /// Of the client that the address stands for.
+    pub(crate) name: Option<Share>,
 }
 
 impl Admission {
@@ -47,19 +57,43 @@ impl Admission {
         }
     }
 
-    /// A place for one more connection of a client, or which limit it is over.
-    pub(crate) fn admit(&self, client: IpAddr) -> Result<Admitted, Reason> {
-        let share = match &self.per_client {
-            Some(per_client) => Some(Share::take(per_client, client).ok_or(Reason::ClientLimit)?),
-            None => None,
-        };
+    /// A place for one more connection from an address, or which limit it is over.
+    ///
+    /// `name` says which client the address stands for; it is not asked where nobody is counted.
+    pub(crate) fn admit(
+        &self,
+        address: IpAddr,
+        name: impl FnOnce() -> Option<Arc<str>>,
+    ) -> Result<Admitted, Reason> {
+        let by_address = self.share(|| Some(Key::Address(address)))?;
+        let by_name = self.share(|| name().map(Key::Name))?;
         let place = Arc::clone(&self.places)
             .try_acquire_owned()
             .map_err(|_| Reason::ConnectionLimit)?;
         Ok(Admitted {
             _place: place,
-            _share: share,
+            _address: by_address,
+            name: by_name,
         })
+    }
+
+    /// Whether connections are counted for each client.
+    pub(crate) fn counts_clients(&self) -> bool {
+        self.per_client.is_some()
+    }
+
+    /// A share for one more connection of a named client; none where nobody is counted.
+    pub(crate) fn share_of(&self, name: &Arc<str>) -> Result<Option<Share>, Reason> {
+        self.share(|| Some(Key::Name(Arc::clone(name))))
+    }
+
+    fn share(&self, key: impl FnOnce() -> Option<Key>) -> Result<Option<Share>, Reason> {
+        let Some(per_client) = &self.per_client else {
+            return Ok(None);
+        };
+        let Some(key) = key() else { return Ok(None) };
+        let share = Share::take(per_client, key).ok_or(Reason::ClientLimit)?;
+        Ok(Some(share))
     }
 
     /// A place to tell a client that there is none.
@@ -70,16 +104,21 @@ impl Admission {
 
 /// One connection of a client's share.
 #[derive(Debug)]
-struct Share {
+pub(crate) struct Share {
     of: Arc<PerClient>,
-    client: IpAddr,
+    key: Key,
 }
 
 impl Share {
-    fn take(of: &Arc<PerClient>, client: IpAddr) -> Option<Self> {
+    /// Whether it is the share of this named client.
+    pub(crate) fn is_of(&self, name: &Arc<str>) -> bool {
+        matches!(&self.key, Key::Name(own) if own == name)
+    }
+
+    fn take(of: &Arc<PerClient>, key: Key) -> Option<Self> {
         use papaya::{Compute, Operation};
         let held = of.held.pin();
-        let taken = held.compute(client, |entry| match entry {
+        let taken = held.compute(key.clone(), |entry| match entry {
             Some((_, count)) if *count >= of.limit => Operation::Abort(()),
             Some((_, count)) => Operation::Insert(count + 1),
             None if of.limit == 0 => Operation::Abort(()),
@@ -89,7 +128,7 @@ impl Share {
             Compute::Aborted(()) => None,
             Compute::Inserted(..) | Compute::Updated { .. } | Compute::Removed(..) => Some(Self {
                 of: Arc::clone(of),
-                client,
+                key,
             }),
         }
     }
@@ -101,7 +140,7 @@ impl Drop for Share {
         self.of
             .held
             .pin()
-            .compute(self.client, |entry| match entry {
+            .compute(self.key.clone(), |entry| match entry {
                 Some((_, 1)) => Operation::Remove,
                 Some((_, count)) => Operation::Insert(count - 1),
                 None => Operation::Abort(()),
@@ -116,20 +155,40 @@ mod tests {
     #[test]
     fn a_client_gets_its_share_back_when_its_connection_ends() {
         let admission = Admission::new(10, Some(2));
+        let admit = |address| admission.admit(address, || None);
         let client = IpAddr::from([192, 0, 2, 1]);
-        let first = admission.admit(client).unwrap();
-        let _second = admission.admit(client).unwrap();
-        assert_eq!(admission.admit(client).unwrap_err(), Reason::ClientLimit);
-        assert!(admission.admit(IpAddr::from([192, 0, 2, 2])).is_ok());
+        let first = admit(client).unwrap();
+        let _second = admit(client).unwrap();
+        assert_eq!(admit(client).unwrap_err(), Reason::ClientLimit);
+        assert!(admit(IpAddr::from([192, 0, 2, 2])).is_ok());
         drop(first);
-        assert!(admission.admit(client).is_ok());
+        assert!(admit(client).is_ok());
     }
 
     #[test]
     fn over_the_limit_in_all_nobody_is_admitted() {
         let admission = Admission::new(1, None);
-        let _held = admission.admit(IpAddr::from([192, 0, 2, 1])).unwrap();
-        let refused = admission.admit(IpAddr::from([192, 0, 2, 2])).unwrap_err();
+        let admit = |address| admission.admit(address, || None);
+        let _held = admit(IpAddr::from([192, 0, 2, 1])).unwrap();
+        let refused = admit(IpAddr::from([192, 0, 2, 2])).unwrap_err();
         assert_eq!(refused, Reason::ConnectionLimit);
+    }
+
+    #[test]
+    fn a_named_client_has_one_share_from_all_its_addresses() {
+        let admission = Admission::new(10, Some(2));
+        let ci: Arc<str> = "ci".into();
+        let admit = |last| {
+            let address = IpAddr::from([192, 0, 2, last]);
+            admission.admit(address, || Some(Arc::clone(&ci)))
+        };
+        let first = admit(1).unwrap();
+        let _second = admit(2).unwrap();
+        assert_eq!(admit(3).unwrap_err(), Reason::ClientLimit);
+        assert_eq!(admission.share_of(&ci).unwrap_err(), Reason::ClientLimit);
+        // Whoever was refused holds nothing.
+        assert!(admission.share_of(&"other".into()).unwrap().is_some());
+        drop(first);
+        assert!(admit(3).is_ok());
     }
 }

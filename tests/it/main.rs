@@ -41,6 +41,8 @@ mod stalls;
 mod hostile_upstreams;
 // Timeouts and connection limits.
 mod limits;
+// One client's share of the connections.
+mod client_share;
 // The account: each request once, however it ended.
 mod account;
 // Spans of requests and tunnels.

@@ -1,0 +1,133 @@
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::harness::origin::Origin;
+use crate::harness::{
+    TestProxy, connect_head, field, read_head, read_response, read_to_end, send, within,
+};
+use crate::policy_file::PolicyFolder;
+
+const CLIENTS: &str = "clients:\n  - { name: ci, networks: [127.0.1.0/24] }\n  - { name: batch, user: batch }\nrules: []\n";
+
+/// `batch:x`.
+const BATCH: &str = "Proxy-Authorization: Basic YmF0Y2g6eA==\r\n";
+
+async fn proxy(policy: &PolicyFolder) -> TestProxy {
+    policy
+        .builder()
+        .allow("origin.test:*")
+        .with(|config| config.max_connections_per_client = Some(1))
+        .start()
+        .await
+}
+
+async fn connect_from(proxy: &TestProxy, last: [u8; 2]) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    let address = [127, 0, last[0], last[1]];
+    socket.bind((address, 0).into()).unwrap();
+    within(socket.connect(proxy.address)).await.unwrap()
+}
+
+/// What comes of a request on a connection, which stays open where it may.
+async fn ask(stream: &mut TcpStream, request: &str) -> String {
+    send(stream, request.as_bytes()).await;
+    read_response(stream).await
+}
+
+fn is_over_the_limit(answer: &str) {
+    assert!(
+        answer.starts_with("HTTP/1.1 429 egress failed: client_limit\r\n"),
+        "{answer}"
+    );
+    assert_eq!(field(answer, "retry-after"), Some("1"));
+    assert_eq!(field(answer, "connection"), Some("close"));
+}
+
+#[tokio::test]
+async fn all_addresses_of_a_named_network_have_one_share() {
+    let policy = PolicyFolder::with(CLIENTS);
+    let proxy = proxy(&policy).await;
+    let first = connect_from(&proxy, [1, 1]).await;
+    proxy
+        .shows("outgate_connections_active{listener=\"proxy\"} 1")
+        .await;
+    let mut second = connect_from(&proxy, [1, 2]).await;
+    is_over_the_limit(&read_to_end(&mut second).await);
+    proxy
+        .shows("outgate_connections_rejected_total{reason=\"client_limit\"} 1")
+        .await;
+    // Somebody else, and the same again when the first is gone.
+    let mut other = connect_from(&proxy, [2, 1]).await;
+    let refused = ask(&mut other, &connect_head("evil.test:443")).await;
+    assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+    drop((first, other));
+    proxy
+        .shows("outgate_connections_active{listener=\"proxy\"} 0")
+        .await;
+    let mut second = connect_from(&proxy, [1, 2]).await;
+    let refused = ask(&mut second, &connect_head("evil.test:443")).await;
+    assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+}
+
+#[tokio::test]
+async fn a_user_has_one_share_from_wherever_its_requests_come() {
+    let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    let policy = PolicyFolder::with(CLIENTS);
+    let proxy = proxy(&policy).await;
+    let target = format!("origin.test:{}", origin.port());
+    let as_batch = |start: String| format!("{start} HTTP/1.1\r\nHost: x\r\n{BATCH}\r\n");
+    let get = || as_batch(format!("GET http://{target}/"));
+
+    // A tunnel keeps the share until it ends.
+    let mut tunnel = connect_from(&proxy, [0, 2]).await;
+    send(
+        &mut tunnel,
+        as_batch(format!("CONNECT {target}")).as_bytes(),
+    )
+    .await;
+    assert!(read_head(&mut tunnel).await.starts_with("HTTP/1.1 200 "));
+    for request in [get(), as_batch(format!("CONNECT {target}"))] {
+        let mut second = connect_from(&proxy, [0, 3]).await;
+        is_over_the_limit(&ask(&mut second, &request).await);
+        assert_eq!(read_to_end(&mut second).await, "");
+        proxy
+            .shows("outgate_connections_active{listener=\"proxy\"} 1")
+            .await;
+    }
+    for kind in ["connect", "forward"] {
+        proxy
+            .shows(&format!("outgate_requests_total{{kind=\"{kind}\",reason=\"client_limit\",result=\"failed\",rule=\"\"}} 1"))
+            .await;
+    }
+    // Without the name it is a client of its own.
+    let nobody = format!("GET http://{target}/ HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut second = connect_from(&proxy, [0, 3]).await;
+    let answer = ask(&mut second, &nobody).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    drop(tunnel);
+    proxy.shows("outgate_tunnels_active 0").await;
+    // With the name, and as often as it likes: one connection counts once.
+    for _ in 0..3 {
+        let answer = ask(&mut second, &get()).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    let mut third = connect_from(&proxy, [0, 4]).await;
+    is_over_the_limit(&ask(&mut third, &get()).await);
+}
+
+#[tokio::test]
+async fn a_user_in_a_named_network_counts_as_the_user() {
+    let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    let policy = PolicyFolder::with(CLIENTS);
+    let proxy = proxy(&policy).await;
+    let mut batch = connect_from(&proxy, [1, 1]).await;
+    let request = format!(
+        "GET http://origin.test:{}/ HTTP/1.1\r\nHost: x\r\n{BATCH}\r\n",
+        origin.port()
+    );
+    let answer = ask(&mut batch, &request).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // The share of the network is free again.
+    let mut ci = connect_from(&proxy, [1, 2]).await;
+    let refused = ask(&mut ci, &connect_head("evil.test:443")).await;
+    assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+}
