@@ -98,10 +98,17 @@ impl Gateway {
         ));
         let (drainer, drain) = Drainer::new(&config, Arc::clone(&tunnels), Arc::clone(&metrics));
         let descriptors = limits::raise_descriptors();
-        let max_connections = config
-            .max_connections
-            .unwrap_or_else(|| limits::connections_for(descriptors));
+        let good_for = limits::connections_for(descriptors);
+        let max_connections = config.max_connections.unwrap_or(good_for);
         tracing::info!(max_connections, descriptors, "limits");
+        if max_connections > good_for {
+            tracing::warn!(
+                max_connections,
+                descriptors,
+                good_for,
+                "OUTGATE_MAX_CONNECTIONS is more than RLIMIT_NOFILE is good for: raise the one or lower the other"
+            );
+        }
         let limit = i64::try_from(max_connections).unwrap_or(i64::MAX);
         metrics.connections_limit.set(limit);
         let own_ports = listeners

@@ -1,10 +1,15 @@
 //! How many connections the descriptors of this process are good for.
 
+use std::os::fd::{AsRawFd, RawFd};
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors kept for everything but connections: listeners, the admin port, DNS, logs, and
 /// [`MOST_PIPES`].
 const RESERVED: u64 = 200;
+
+/// Descriptors that neither clients nor upstreams get: those of [`RESERVED`] that are not for pipes.
+const OWN: u64 = RESERVED - 2 * MOST_PIPES as u64;
 
 /// Pipes for bulk tunnels, two descriptors each; their share of the reserve.
 pub const MOST_PIPES: usize = 64;
@@ -50,9 +55,50 @@ pub fn connections_for(descriptors: u64) -> usize {
     usize::try_from(connections.clamp(1, MOST_CONNECTIONS)).unwrap_or(usize::MAX)
 }
 
+/// Who a new descriptor is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum For {
+    /// A client's connection.
+    Client,
+    /// A connection to an upstream.
+    Upstream,
+}
+
+/// Whether a new descriptor is one of the last, which are kept for the admin port and the rest.
+///
+/// The kernel gives out the lowest free number, so a number tells how many are in use. The limit on
+/// connections alone does not keep them: it may be set higher than the descriptors are good for, and a
+/// connection can take more than its two for a moment, while a name is looked up or several
+/// addresses are dialled.
+#[must_use]
+pub fn is_reserved(descriptor: &impl AsRawFd, purpose: For) -> bool {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    is_among_the_last(descriptor.as_raw_fd(), limit, purpose)
+}
+
+fn is_among_the_last(number: RawFd, limit: u64, purpose: For) -> bool {
+    let kept = match purpose {
+        For::Client => RESERVED,
+        For::Upstream => OWN,
+    };
+    // Of a very small limit not all.
+    let kept = kept.min(limit / 4);
+    u64::try_from(number).is_ok_and(|number| number >= limit - kept)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_descriptors_are_for_neither_clients_nor_upstreams() {
+        let first_of_the_last =
+            |limit, purpose| (0..).find(|number| is_among_the_last(*number, limit, purpose));
+        assert_eq!(first_of_the_last(20_000, For::Client), Some(19_800));
+        assert_eq!(first_of_the_last(20_000, For::Upstream), Some(19_928));
+        assert_eq!(first_of_the_last(256, For::Client), Some(192));
+        assert!(!is_among_the_last(RawFd::MAX, u64::MAX, For::Client));
+    }
 
     #[test]
     fn twenty_thousand_descriptors_are_good_for_9900_connections() {

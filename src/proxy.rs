@@ -17,12 +17,12 @@ use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::access::AccessRecord;
+use crate::access::{AccessRecord, millis};
 use crate::config::Config;
 use crate::drain::{Drain, Phase};
 use crate::enforced::Enforced;
 use crate::headers::{self, Via};
-use crate::limits;
+use crate::limits::{self, For};
 use crate::metrics::Metrics;
 use crate::policy::Permit;
 use crate::reason::Reason;
@@ -214,7 +214,7 @@ pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, mut drain: Drain) {
             }
             Err(error) => {
                 // Out of descriptors, most likely: connections that end give some back.
-                tracing::warn!(%error, pause_ms = backoff.as_millis(), "cannot accept");
+                tracing::warn!(%error, pause_ms = millis(backoff), "cannot accept");
                 tokio::time::sleep(backoff).await;
                 backoff = (backoff * 2).min(ACCEPT_BACKOFF_MAX);
             }
@@ -234,7 +234,14 @@ fn admit(proxy: &Arc<Proxy>, socket: TcpStream, client: SocketAddr, drain: &Drai
         let in_force = proxy.enforced.load();
         in_force.policy().identify(client.ip(), None).name
     };
-    match proxy.admission.admit(client.ip(), name) {
+    let admitted = if limits::is_reserved(&socket, For::Client) {
+        // What is kept for later stands in the way of who is here now.
+        proxy.pool.sweep(|_, _| false);
+        Err(Reason::ConnectionLimit)
+    } else {
+        proxy.admission.admit(client.ip(), name)
+    };
+    match admitted {
         Ok(admitted) => {
             let connection =
                 connection::serve(Arc::clone(proxy), socket, client, drain.clone(), admitted);

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use rustix::io::Errno;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::Instant;
 
 use super::respond::Failure;
+use crate::limits::{self, For};
 use crate::policy::Permit;
 use crate::reason::Reason;
 
@@ -148,6 +150,9 @@ async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
+    if limits::is_reserved(&socket, For::Upstream) {
+        return Err(Errno::MFILE.into());
+    }
     let stream = socket.connect(address).await?;
     super::tune(&stream)?;
     Ok(stream)

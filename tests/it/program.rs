@@ -2,6 +2,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
+// Few descriptors, and many connections.
+mod descriptors;
 // The policy file, from the command line.
 mod policy;
 
@@ -24,13 +26,18 @@ fn output(variables: &[(&str, &str)], arguments: &[&str]) -> Output {
 struct Running {
     process: Child,
     lines: BufReader<ChildStdout>,
+    /// What was logged before it listened.
+    before: Vec<serde_json::Value>,
     proxy: SocketAddr,
     admin: SocketAddr,
 }
 
 impl Running {
     fn start(variables: &[(&str, &str)]) -> Self {
-        let mut command = outgate(variables, &[]);
+        Self::of(outgate(variables, &[]))
+    }
+
+    fn of(mut command: Command) -> Self {
         command
             .env("OUTGATE_LISTEN", "127.0.0.1:0")
             .env("OUTGATE_ADMIN_LISTEN", "127.0.0.1:0")
@@ -38,16 +45,19 @@ impl Running {
             .env("OUTGATE_LOG_FORMAT", "json");
         let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap());
+        let mut before = Vec::new();
         let mut address_of = |listener| loop {
             let line = next_line(&mut lines);
             if line["message"] == "listening" && line["listener"] == listener {
                 return line["address"].as_str().unwrap().parse().unwrap();
             }
+            before.push(line);
         };
         let (proxy, admin) = (address_of("proxy"), address_of("admin"));
         Self {
             process,
             lines,
+            before,
             proxy,
             admin,
         }

@@ -1,0 +1,216 @@
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+use super::{Running, get};
+
+/// No test waits longer for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const DENIED: &str = "CONNECT evil.test:443 HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// A gateway that may have so many descriptors and no more.
+fn start(descriptors: usize, variables: &[(&str, &str)]) -> Running {
+    let mut command = Command::new("sh");
+    let program = env!("CARGO_BIN_EXE_outgate");
+    command
+        .args(["-c", &format!("ulimit -n {descriptors} && exec {program}")])
+        .env_clear()
+        .envs(variables.iter().copied())
+        .stdout(Stdio::piped());
+    Running::of(command)
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn ask(address: SocketAddr, request: &str) -> String {
+    try_ask(address, request).unwrap()
+}
+
+fn try_ask(address: SocketAddr, request: &str) -> std::io::Result<String> {
+    let mut stream = connect(address);
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn metric(running: &Running, name: &str) -> u64 {
+    let metrics = get(running.admin, "/metrics");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name));
+    let value = value.unwrap_or_else(|| panic!("no {name}in {metrics}"));
+    value.parse::<f64>().unwrap() as u64
+}
+
+/// Waits for a metric to be what it should.
+fn wait_for(running: &Running, name: &str, is_so: impl Fn(u64) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let seen = metric(running, name);
+        if is_so(seen) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{name}is {seen}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+const ACTIVE: &str = "outgate_connections_active{listener=\"proxy\"} ";
+
+#[test]
+fn the_limit_on_connections_comes_from_the_descriptors_and_is_logged() {
+    let mut running = start(400, &[]);
+    let limits = logged_before(&running, "limits");
+    assert_eq!(limits["descriptors"], 400);
+    assert_eq!(limits["max_connections"], 100);
+    assert_eq!(metric(&running, "outgate_connections_limit "), 100);
+    let mut clients: Vec<_> = (0..100).map(|_| connect(running.proxy)).collect();
+    wait_for(&running, ACTIVE, |active| active == 100);
+    let refused = ask(running.proxy, DENIED);
+    let status = "HTTP/1.1 503 egress failed: connection_limit\r\n";
+    assert!(refused.starts_with(status), "{refused}");
+    assert!(refused.contains("\r\nretry-after: 1\r\n"), "{refused}");
+    assert!(get(running.admin, "/livez").starts_with("HTTP/1.1 200 "));
+    clients.truncate(99);
+    wait_for(&running, ACTIVE, |active| active == 99);
+    let served = ask(running.proxy, DENIED);
+    assert!(served.starts_with("HTTP/1.1 403 "), "{served}");
+    running.signal(rustix::process::Signal::INT);
+    running.line("drained");
+}
+
+fn logged_before(running: &Running, message: &str) -> serde_json::Value {
+    let mut lines = running.before.iter();
+    let line = lines.find(|line| line["message"].as_str().unwrap().starts_with(message));
+    line.unwrap_or_else(|| panic!("{message} is not in {:?}", running.before))
+        .clone()
+}
+
+#[test]
+fn a_limit_that_the_descriptors_are_not_good_for_leaves_the_admin_port_its_own() {
+    let running = start(512, &[("OUTGATE_MAX_CONNECTIONS", "10000")]);
+    let warning = logged_before(&running, "OUTGATE_MAX_CONNECTIONS is more");
+    assert_eq!(warning["good_for"], 156);
+    // Each is served, answered 503, or closed; none is left waiting.
+    let clients: Vec<_> = (0..600).map(|_| connect(running.proxy)).collect();
+    let rejected = "outgate_connections_rejected_total{reason=\"connection_limit\"} ";
+    wait_for(&running, rejected, |rejected| rejected >= 200);
+    wait_for(&running, ACTIVE, |active| {
+        active == 600 - metric(&running, rejected)
+    });
+    // Of many at once only some get a word; the next one does when those have read it.
+    let deadline = Instant::now() + PATIENCE;
+    while !try_ask(running.proxy, DENIED)
+        .is_ok_and(|answer| answer.starts_with("HTTP/1.1 503 egress failed: connection_limit\r\n"))
+    {
+        assert!(Instant::now() < deadline);
+    }
+    for path in ["/livez", "/readyz", "/metrics"] {
+        let answer = get(running.admin, path);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    drop(clients);
+    wait_for(&running, ACTIVE, |active| active == 0);
+    let served = ask(running.proxy, DENIED);
+    assert!(served.starts_with("HTTP/1.1 403 "), "{served}");
+}
+
+#[test]
+fn a_gateway_without_descriptors_waits_longer_and_longer_and_serves_who_waited() {
+    let mut running = start(512, &[]);
+    let mut kept = connect(running.admin);
+    let mut client = connect(running.proxy);
+    wait_for(&running, ACTIVE, |active| active == 1);
+    let process = Pid::from_child(&running.process);
+    let limit = |soft| Rlimit {
+        current: Some(soft),
+        maximum: Some(512),
+    };
+    // It keeps those it has, and gets no further one.
+    prlimit(Some(process), Resource::Nofile, limit(0)).unwrap();
+    let mut late = connect(running.proxy);
+    late.write_all(DENIED.as_bytes()).unwrap();
+    // Each pause is twice the last: it does not spin.
+    for pause in [5.0, 10.0, 20.0, 40.0, 80.0, 160.0] {
+        let line = running.line("cannot accept");
+        assert_eq!(line["pause_ms"], pause, "{line}");
+        assert_eq!(line["level"], "WARN");
+    }
+    // Whoever is there already is served meanwhile.
+    client.write_all(DENIED.as_bytes()).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    let head = "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    kept.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    kept.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+
+    prlimit(Some(process), Resource::Nofile, limit(512)).unwrap();
+    let mut answer = String::new();
+    late.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+}
+
+#[test]
+fn ten_thousand_connections_that_send_nothing_keep_nobody_waiting_and_end() {
+    const SILENT: usize = 10_000;
+    const DESCRIPTORS: usize = 20_000;
+    let own = outgate::limits::raise_descriptors();
+    assert!(
+        own >= DESCRIPTORS as u64,
+        "this test needs a hard RLIMIT_NOFILE of {DESCRIPTORS}, and has {own}"
+    );
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = origin.local_addr().unwrap().to_string();
+    let variables = [
+        ("OUTGATE_MAX_CONNECTIONS", "10100"),
+        ("OUTGATE_HEADER_TIMEOUT", "15s"),
+        ("OUTGATE_ALLOW", &*target),
+    ];
+    let running = start(DESCRIPTORS, &variables);
+    let memory = "process_resident_memory_bytes ";
+    let descriptors = "process_open_fds ";
+    let (memory_before, descriptors_before) =
+        (metric(&running, memory), metric(&running, descriptors));
+    let silent: Vec<_> = (0..SILENT).map(|_| connect(running.proxy)).collect();
+    wait_for(&running, ACTIVE, |active| active == SILENT as u64);
+    let each = (metric(&running, memory) - memory_before) / SILENT as u64;
+    // Without optimisation it is some 17 KB.
+    assert!(each < 32 * 1024, "{each} bytes for each connection");
+
+    // Others are served meanwhile.
+    let mut tunnel = connect(running.proxy);
+    write!(tunnel, "CONNECT {target} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let (mut upstream, _) = origin.accept().unwrap();
+    upstream.write_all(b"through").unwrap();
+    drop(upstream);
+    tunnel.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    tunnel.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("through"),
+        "{answer}"
+    );
+    assert!(get(running.admin, "/livez").starts_with("HTTP/1.1 200 "));
+    assert_eq!(
+        metric(&running, ACTIVE),
+        SILENT as u64,
+        "it took longer than the header timeout"
+    );
+
+    // Then their time is over.
+    wait_for(&running, ACTIVE, |active| active == 0);
+    for mut client in silent {
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+    wait_for(&running, descriptors, |open| open <= descriptors_before + 4);
+}
