@@ -66,7 +66,7 @@ assert env_of(deployment) == {
     "OUTGATE_LOG_FORMAT": "json",
     "OUTGATE_ACCESS_LOG": "false",
     "OUTGATE_POLICY_FILE": "/etc/outgate/policy.yaml",
-    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.observability:4317",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.observability:4318",
 }
 assert pod_of(deployment)["terminationGracePeriodSeconds"] == 10 + 90 + 5
 assert "replicas" not in deployment["spec"], "the autoscaler sets them"

@@ -31,7 +31,7 @@ for name, service in services.items():
 (scrape,) = yaml.safe_load((folder / "prometheus.yaml").read_text())["scrape_configs"]
 assert scrape["static_configs"] == [{"targets": ["gateway:9090"]}]
 collector = yaml.safe_load((folder / "collector.yaml").read_text())
-assert collector["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"].endswith(":4317")
-assert gateway["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector:4317"
+assert collector["receivers"]["otlp"]["protocols"]["http"]["endpoint"].endswith(":4318")
+assert gateway["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector:4318"
 datasources = yaml.safe_load((folder / "grafana-datasources.yaml").read_text())["datasources"]
 assert [source["url"] for source in datasources] == ["http://prometheus:9090"]
