@@ -13,6 +13,7 @@ for found in objects.values():
     pod = found["spec"]["template"]["spec"]
     sidecar = pod["initContainers"][0]
     assert sidecar["name"] == "outgate", "it must be ready before the other init containers start"
+    assert sidecar["image"].startswith("registry.test/outgate:"), "it must come from where the nodes pull"
     assert sidecar["restartPolicy"] == "Always", "a Job would not end"
     assert {"name": "OUTGATE_LISTEN", "value": "127.0.0.1:3128"} in sidecar["env"]
     assert pod["enableServiceLinks"] is False
