@@ -252,11 +252,11 @@ impl AccessRecord {
             target: "access",
             {
             http.request.method = self.method.as_str(),
-            server.address = self.target.as_ref().map(|target| target.host().to_string()),
+            server.address = self.target.as_ref().map(|target| display(target.host())),
             server.port = self.target.as_ref().map(Target::port),
             client.address = %self.client.ip(),
             client.port = self.client.port(),
-            network.peer.address = self.upstream.map(|upstream| upstream.ip().to_string()),
+            network.peer.address = self.upstream.map(|upstream| display(upstream.ip())),
             network.peer.port = self.upstream.map(|upstream| upstream.port()),
             http.response.status_code = self.status.map(|status| status.as_u16()),
             result = outcome.label(),

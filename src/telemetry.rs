@@ -1,6 +1,7 @@
 //! Logs: one stream of lines on standard output, which never holds up a request.
 
-use std::io::IsTerminal;
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::time::Duration;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -9,8 +10,18 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Config, LogFormat};
 
+mod json;
+
 /// Lines that may wait for a standard output that is slow; further ones are dropped and counted.
 const LINES_WAITING: usize = 8192;
+
+/// How long the writer lets lines come together after it wrote some. A line after a silence is
+/// written at once; under load, one system call and no wake-up serve all lines of this time.
+const GATHERING: Duration = Duration::from_millis(5);
+
+/// Lines of one system call: what comes within [`GATHERING`] under full load, and no more than
+/// the kernel's buffer of a pipe.
+const BATCH_BYTES: usize = 64 * 1024;
 
 /// Keeps the log writer alive; dropping it flushes what was written.
 #[derive(Debug)]
@@ -47,25 +58,20 @@ impl Telemetry {
             .lossy(true)
             .buffered_lines_limit(LINES_WAITING)
             .thread_name("outgate-log")
-            .finish(std::io::stdout());
+            .finish(Batches(BufWriter::with_capacity(BATCH_BYTES, io::stdout())));
         let dropped = writer.error_counter();
         let lines = tracing_subscriber::fmt::layer().with_writer(writer);
         let registry = tracing_subscriber::registry().with(filter(config)?);
         let json = match config.log_format {
             LogFormat::Json => true,
             LogFormat::Text => false,
-            LogFormat::Auto => !std::io::stdout().is_terminal(),
+            LogFormat::Auto => !io::stdout().is_terminal(),
         };
         if json {
-            let lines = lines
-                .json()
-                .flatten_event(true)
-                .with_current_span(false)
-                .with_span_list(false);
-            registry.with(lines).try_init()?;
+            registry.with(lines.event_format(json::Json)).try_init()?;
         } else {
             registry
-                .with(lines.with_ansi(std::io::stdout().is_terminal()))
+                .with(lines.with_ansi(io::stdout().is_terminal()))
                 .try_init()?;
         }
         Ok(Self {
@@ -97,4 +103,19 @@ fn filter(config: &Config) -> Result<EnvFilter, TelemetryError> {
         value: config.log.clone(),
         error,
     })
+}
+
+/// Writes lines in batches. The log's thread flushes it when no line waits any more.
+struct Batches(BufWriter<Stdout>);
+
+impl Write for Batches {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()?;
+        std::thread::sleep(GATHERING);
+        Ok(())
+    }
 }
