@@ -1,13 +1,14 @@
 //! Traces over OTLP: spans made from the account of a request, waiting in a bounded queue.
 //!
-//! Spans are built as data when what they tell of is over, because the account of a request
+//! Spans are made when what they tell of is over, because the account of a request
 //! ([`crate::access`]) knows it all by then: when it began, how long each step took, how it ended.
 //! So the data path carries no span context, and without a collector there is no [`Tracer`] and
-//! nothing is allocated. Handing a span over never waits: what finds the queue full is dropped and
-//! counted.
+//! nothing is allocated. With one, the data path hands over what it knows and no more: that is put
+//! into attributes and encoded by the exporter's own thread. Handing over never waits: a span that
+//! finds the queue full is counted as dropped, and nothing of it is put together.
 //!
-//! [`context`] reads and writes W3C Trace Context, `queue.rs` holds the spans that wait and exports
-//! them, `collector.rs` makes the exporter.
+//! [`context`] reads and writes W3C Trace Context, `queue.rs` holds the spans that wait,
+//! `export.rs` exports them, `collector.rs` makes the exporter.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::config::{self, Tracing};
 
 mod collector;
 pub mod context;
+mod export;
 mod queue;
 
 pub use collector::TraceError;
@@ -37,7 +39,6 @@ use queue::Queue;
 #[derive(Debug)]
 pub struct Tracer {
     sampler: Sampler,
-    scope: InstrumentationScope,
     queue: Queue,
 }
 
@@ -45,16 +46,12 @@ impl Tracer {
     /// Starts exporting as configured; spans that get nowhere are added to `dropped`.
     ///
     /// # Errors
-    /// When the certificate cannot be read, or the collector not be spoken to as configured. A
-    /// collector that does not answer is no error.
+    /// When the certificate cannot be read, the collector not be spoken to as configured, or there
+    /// is no thread to be had. A collector that does not answer is no error.
     pub fn start(settings: &Tracing, dropped: IntCounter) -> Result<Arc<Self>, TraceError> {
-        let exporter = collector::exporter(settings)?;
         Ok(Arc::new(Self {
             sampler: sampler(settings.sampler),
-            scope: InstrumentationScope::builder("outgate")
-                .with_version(env!("CARGO_PKG_VERSION"))
-                .build(),
-            queue: Queue::start(exporter, settings, dropped),
+            queue: Queue::start(settings, dropped)?,
         }))
     }
 
@@ -149,38 +146,86 @@ impl Span {
         context::traceparent(&self.context)
     }
 
-    /// Ends it now.
-    pub(crate) fn end(self, name: impl Into<Cow<'static, str>>, told: Attributes) {
+    /// Ends it now. What it tells is put together later, elsewhere, and only if there is room for it.
+    pub(crate) fn end<T>(self, name: &'static str, told: T)
+    where
+        T: FnOnce() -> Attributes + Send + 'static,
+    {
         if !self.is_kept() {
             return;
         }
-        let tracer = self.tracer;
-        tracer.queue.push(SpanData {
+        let Self {
+            tracer,
+            context,
+            parent,
+            parent_is_remote,
+            kind,
+            started,
+        } = self;
+        tracer.queue.push(|| Ended {
+            context,
+            parent,
+            parent_is_remote,
+            kind,
+            name,
+            started,
+            ended: SystemTime::now(),
+            told: Box::new(told),
+        });
+    }
+}
+
+/// A span that has ended, as the data path hands it over.
+pub(crate) struct Ended {
+    context: SpanContext,
+    parent: SpanId,
+    parent_is_remote: bool,
+    kind: SpanKind,
+    name: &'static str,
+    started: SystemTime,
+    ended: SystemTime,
+    told: Box<dyn FnOnce() -> Attributes + Send>,
+}
+
+impl Ended {
+    /// As the exporter takes it.
+    fn into_data(self, scope: &InstrumentationScope) -> SpanData {
+        let told = (self.told)();
+        SpanData {
             span_context: self.context,
             parent_span_id: self.parent,
             parent_span_is_remote: self.parent_is_remote,
             span_kind: self.kind,
-            name: name.into(),
+            name: Cow::Borrowed(self.name),
             start_time: self.started,
-            end_time: SystemTime::now(),
+            end_time: self.ended,
             attributes: told.attributes,
             dropped_attributes_count: 0,
             events: SpanEvents::default(),
             links: SpanLinks::default(),
             status: told.status,
-            instrumentation_scope: tracer.scope.clone(),
-        });
+            instrumentation_scope: scope.clone(),
+        }
     }
 }
 
 /// What a span tells.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Attributes {
     attributes: Vec<KeyValue>,
     status: Status,
 }
 
 impl Attributes {
+    /// Nothing yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            // The span of a request has about as many.
+            attributes: Vec::with_capacity(16),
+            status: Status::Unset,
+        }
+    }
+
     /// Adds an attribute.
     pub(crate) fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
         self.attributes

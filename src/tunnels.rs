@@ -267,23 +267,26 @@ impl TunnelRecord {
     }
 
     fn end_span(&self, span: Span) {
-        let opening = &self.tunnel.opening;
-        let told = Attributes::default()
-            .with("server.address", opening.target.host().to_string())
-            .with("server.port", i64::from(opening.target.port()))
-            .with("client.address", opening.client.ip().to_string())
-            .with("client.port", i64::from(opening.client.port()))
-            .with("network.peer.address", opening.upstream.ip().to_string())
-            .with("network.peer.port", i64::from(opening.upstream.port()))
-            .with("rule", Arc::clone(&opening.rule))
-            .with("end", self.end.label())
-            .with("bytes_sent", opening.traffic.sent().cast_signed())
-            .with("bytes_received", opening.traffic.received().cast_signed());
-        if self.end == End::Closed {
-            span.end("tunnel", told);
-        } else {
-            span.end("tunnel", told.with_error(self.end.label()).failed());
-        }
+        let (tunnel, end) = (Arc::clone(&self.tunnel), self.end);
+        span.end("tunnel", move || {
+            let opening = &tunnel.opening;
+            let told = Attributes::new()
+                .with("server.address", opening.target.host().to_string())
+                .with("server.port", i64::from(opening.target.port()))
+                .with("client.address", opening.client.ip().to_string())
+                .with("client.port", i64::from(opening.client.port()))
+                .with("network.peer.address", opening.upstream.ip().to_string())
+                .with("network.peer.port", i64::from(opening.upstream.port()))
+                .with("rule", Arc::clone(&opening.rule))
+                .with("end", end.label())
+                .with("bytes_sent", opening.traffic.sent().cast_signed())
+                .with("bytes_received", opening.traffic.received().cast_signed());
+            if end == End::Closed {
+                told
+            } else {
+                told.with_error(end.label()).failed()
+            }
+        });
     }
 }
 

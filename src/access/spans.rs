@@ -1,14 +1,17 @@
 //! The spans of one request, named and described by OpenTelemetry's conventions for HTTP.
 //!
+//! The request's task only gathers what they tell; `describe` runs on the exporter's thread.
+//!
 //! What a URL may hold of a secret stays out: query and user information are no attributes.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use opentelemetry::trace::SpanKind;
 
-use super::{AccessRecord, Traffic};
+use super::AccessRecord;
 use crate::metrics::Outcome;
 use crate::reason::Reason;
 use crate::target::Target;
@@ -40,12 +43,15 @@ impl RequestSpans {
 
     pub(super) fn resolved(&self, target: Option<&Target>, result: Reason, took: Duration) {
         let Some(server) = self.kept() else { return };
-        let name = target.map(|target| target.host().to_string());
-        let told = Attributes::default().with_some("dns.question.name", name);
+        let target = target.cloned();
         server
             .child(SpanKind::Internal)
             .begun_before(took)
-            .end("dns lookup", with_reason(told, result));
+            .end("dns lookup", move || {
+                let name = target.map(|target| target.host().to_string());
+                let told = Attributes::new().with_some("dns.question.name", name);
+                with_reason(told, result)
+            });
     }
 
     pub(super) fn dialled(
@@ -55,21 +61,25 @@ impl RequestSpans {
         took: Duration,
     ) {
         let Some(server) = self.kept() else { return };
-        let told = Attributes::default();
-        let told = with_peer(with_server(told, target), outcome.ok());
-        server.child(SpanKind::Internal).begun_before(took).end(
-            "tcp connect",
-            with_reason(told, outcome.err().unwrap_or(Reason::Ok)),
-        );
+        let target = target.cloned();
+        server
+            .child(SpanKind::Internal)
+            .begun_before(took)
+            .end("tcp connect", move || {
+                let told = with_server(Attributes::new(), target.as_ref());
+                let told = with_peer(told, outcome.ok());
+                with_reason(told, outcome.err().unwrap_or(Reason::Ok))
+            });
     }
 
     /// Begins the span of an exchange with the upstream; a second one follows a lost connection.
     pub(super) fn sending(&mut self, record: &AccessRecord, headers: &mut HeaderMap) {
         if let Some(lost) = self.client.take() {
-            let told = self
-                .exchange(record)
-                .with_error(Reason::ConnectionReset.label());
-            lost.end(method(record).0, told.failed());
+            let exchange = self.exchange(record);
+            lost.end(name(&record.method), move || {
+                let reason = Reason::ConnectionReset;
+                exchange.describe().with_error(reason.label()).failed()
+            });
         }
         let client = self.server.child(SpanKind::Client);
         if let Some(traceparent) = client.traceparent() {
@@ -82,64 +92,121 @@ impl RequestSpans {
         self.client = Some(client);
     }
 
-    /// Ends what has begun.
+    /// Ends what has begun, for a record that is settled.
     pub(super) fn end(
         mut self: Box<Self>,
-        record: &AccessRecord,
+        record: &mut AccessRecord,
         outcome: Outcome,
         reason: Reason,
     ) {
         if !self.server.is_kept() {
             return;
         }
-        let name = method(record).0;
-        let status = record.status.map(|status| status.as_u16());
+        let name = name(&record.method);
+        let (own_reason, status) = (record.reason, record.status);
         if let Some(client) = self.client.take() {
-            let told = self.exchange(record);
-            let told = match (record.reason, record.status) {
-                (Reason::Ok, Some(status)) => told
-                    .with("http.response.status_code", i64::from(status.as_u16()))
-                    .with_status(status, 400),
-                (failure, _) => told.with_error(failure.label()).failed(),
-            };
-            client.end(name, told);
+            let exchange = self.exchange(record);
+            client.end(name, move || exchange.describe_answered(own_reason, status));
         }
-        let traffic = record.traffic.as_deref();
-        let bytes = |count: fn(&Traffic) -> u64| traffic.map(count).map(u64::cast_signed);
-        let told = with_server(with_method(Attributes::default(), record), record.target())
+        let request = Request {
+            method: record.method.clone(),
+            uri: self.uri,
+            target: record.target.take(),
+            client: record.client,
+            rule: record.rule.take(),
+            bytes: record
+                .traffic
+                .as_ref()
+                .map(|traffic| [traffic.sent(), traffic.received()].map(u64::cast_signed)),
+            status,
+            outcome,
+            own_reason,
+            reason,
+        };
+        self.server.end(name, move || request.describe());
+    }
+
+    /// What is known of an exchange before its end.
+    fn exchange(&self, record: &AccessRecord) -> Exchange {
+        Exchange {
+            method: record.method.clone(),
+            uri: self.uri.clone(),
+            target: record.target.clone(),
+            upstream: record.upstream,
+        }
+    }
+}
+
+/// What the span of a request tells.
+struct Request {
+    method: Method,
+    uri: Uri,
+    target: Option<Target>,
+    client: SocketAddr,
+    rule: Option<Arc<str>>,
+    /// Sent and received.
+    bytes: Option<[i64; 2]>,
+    status: Option<StatusCode>,
+    outcome: Outcome,
+    /// Why the client was answered so; `reason` may be why it would have been refused.
+    own_reason: Reason,
+    reason: Reason,
+}
+
+impl Request {
+    fn describe(self) -> Attributes {
+        let status = self.status.map(|status| i64::from(status.as_u16()));
+        let path = self.uri.scheme().map(|_| self.uri.path().to_owned());
+        let told = with_method(Attributes::new(), &self.method);
+        let told = with_server(told, self.target.as_ref())
             .with_some("url.scheme", self.uri.scheme_str().map(str::to_owned))
-            .with_some(
-                "url.path",
-                self.uri.scheme().map(|_| self.uri.path().to_owned()),
-            )
-            .with("client.address", record.client.ip().to_string())
-            .with("client.port", i64::from(record.client.port()))
-            .with_some("http.response.status_code", status.map(i64::from))
-            .with("result", outcome.label())
-            .with("reason", reason.label())
-            .with_some("rule", record.rule.clone())
-            .with_some("bytes_sent", bytes(Traffic::sent))
-            .with_some("bytes_received", bytes(Traffic::received));
-        let told = match (record.reason, record.status) {
+            .with_some("url.path", path)
+            .with("client.address", self.client.ip().to_string())
+            .with("client.port", i64::from(self.client.port()))
+            .with_some("http.response.status_code", status)
+            .with("result", self.outcome.label())
+            .with("reason", self.reason.label())
+            .with_some("rule", self.rule)
+            .with_some("bytes_sent", self.bytes.map(|[sent, _]| sent))
+            .with_some("bytes_received", self.bytes.map(|[_, received]| received));
+        match (self.own_reason, self.status) {
             (Reason::Ok, Some(status)) => told.with_status(status, 500),
             (Reason::Ok, None) => told,
             // What the client did wrong is no failure of a server (its spans' status stays unset).
             (failure, Some(status)) if status.is_client_error() => told.with_error(failure.label()),
             (failure, _) => told.with_error(failure.label()).failed(),
-        };
-        self.server.end(name, told);
+        }
     }
+}
 
-    /// What is known of an exchange before its end.
-    fn exchange(&self, record: &AccessRecord) -> Attributes {
+/// What the span of an exchange with the upstream tells.
+struct Exchange {
+    method: Method,
+    uri: Uri,
+    target: Option<Target>,
+    upstream: Option<SocketAddr>,
+}
+
+impl Exchange {
+    fn describe(&self) -> Attributes {
         let authority = self.uri.authority().map(http::uri::Authority::as_str);
         let url = format!(
             "http://{}{}",
             authority.unwrap_or_default(),
             self.uri.path()
         );
-        let told = with_method(Attributes::default(), record).with("url.full", url);
-        with_peer(with_server(told, record.target()), record.upstream)
+        let told = with_method(Attributes::new(), &self.method).with("url.full", url);
+        with_peer(with_server(told, self.target.as_ref()), self.upstream)
+    }
+
+    fn describe_answered(&self, reason: Reason, status: Option<StatusCode>) -> Attributes {
+        let told = self.describe();
+        match (reason, status) {
+            (Reason::Ok, Some(status)) => told
+                .with("http.response.status_code", i64::from(status.as_u16()))
+                .with_status(status, 400),
+            (failure, _) => told.with_error(failure.label()).failed(),
+        }
     }
 }
 
@@ -166,32 +233,31 @@ fn with_peer(told: Attributes, peer: Option<SocketAddr>) -> Attributes {
     .with_some("network.peer.port", peer.map(|peer| i64::from(peer.port())))
 }
 
-fn with_method(told: Attributes, record: &AccessRecord) -> Attributes {
-    match method(record) {
-        ("HTTP", method) => told
+fn with_method(told: Attributes, method: &Method) -> Attributes {
+    match name(method) {
+        OTHER => told
             .with("http.request.method", "_OTHER")
-            .with("http.request.method_original", method.to_owned()),
-        (name, _) => told.with("http.request.method", name),
+            .with("http.request.method_original", method.to_string()),
+        known => told.with("http.request.method", known),
     }
 }
 
-/// The name of a span, and the method: one that anybody may invent names no span.
-fn method(record: &AccessRecord) -> (&'static str, &str) {
-    const KNOWN: [Method; 9] = [
-        Method::CONNECT,
-        Method::DELETE,
-        Method::GET,
-        Method::HEAD,
-        Method::OPTIONS,
-        Method::PATCH,
-        Method::POST,
-        Method::PUT,
-        Method::TRACE,
+/// The name of the spans of a method that is not [`name`]d after it.
+const OTHER: &str = "HTTP";
+
+/// The name of a method's spans: one that anybody may invent names no span.
+fn name(method: &Method) -> &'static str {
+    const KNOWN: [(Method, &str); 9] = [
+        (Method::GET, "GET"),
+        (Method::CONNECT, "CONNECT"),
+        (Method::POST, "POST"),
+        (Method::DELETE, "DELETE"),
+        (Method::HEAD, "HEAD"),
+        (Method::OPTIONS, "OPTIONS"),
+        (Method::PATCH, "PATCH"),
+        (Method::PUT, "PUT"),
+        (Method::TRACE, "TRACE"),
     ];
-    const NAMES: [&str; 9] = [
-        "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE",
-    ];
-    let method = record.method.as_str();
-    let known = KNOWN.iter().position(|known| *known == record.method);
-    (known.map_or("HTTP", |known| NAMES[known]), method)
+    let known = KNOWN.iter().find(|(known, _)| known == method);
+    known.map_or(OTHER, |(_, name)| name)
 }

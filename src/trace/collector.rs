@@ -50,6 +50,9 @@ pub enum TraceError {
     /// The exporter refused its settings.
     #[error("the exporter of traces cannot be set up: {0}")]
     Exporter(#[from] ExporterBuildError),
+    /// There is no thread for the exporter.
+    #[error("the exporter of traces has no thread to run on: {0}")]
+    Thread(#[from] std::io::Error),
 }
 
 /// An exporter as configured. It connects when there is something to export.

@@ -79,9 +79,20 @@ pub(super) fn random_span_id() -> SpanId {
 
 /// The field that names a span as the parent of what the next hop does.
 pub(super) fn traceparent(span: &SpanContext) -> Option<HeaderValue> {
-    let (trace_id, span_id) = (span.trace_id(), span.span_id());
-    let flags = span.trace_flags().to_u8();
-    HeaderValue::try_from(format!("00-{trace_id:032x}-{span_id:016x}-{flags:02x}")).ok()
+    let mut field = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    write_hex(&mut field[3..35], &span.trace_id().to_bytes());
+    write_hex(&mut field[36..52], &span.span_id().to_bytes());
+    write_hex(&mut field[53..], &[span.trace_flags().to_u8()]);
+    HeaderValue::from_bytes(&field).ok()
+}
+
+/// Two digits a byte.
+fn write_hex(text: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 0xf)];
+    }
 }
 
 /// Exactly so many digits of lower-case hexadecimal.

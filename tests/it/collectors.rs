@@ -4,9 +4,10 @@ use outgate::config::Protocol;
 use outgate::drain::Stop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
-use crate::harness::collector::settings;
-use crate::harness::{TestProxy, any_port, connect_head};
+use crate::harness::collector::{self, settings};
+use crate::harness::{TestProxy, any_port, connect_head, within};
 
 /// How a collector can go wrong.
 #[derive(Clone, Copy, Debug)]
@@ -48,13 +49,49 @@ async fn wrong_collector(wrong: Wrong) -> u16 {
     port
 }
 
+const REQUESTS: u64 = 200;
+const QUEUE: u64 = 8;
+const BATCH: u64 = 4;
+/// Whoever waits for a collector that hangs waits for this long.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+async fn costs_no_request(wrong: Wrong, protocol: Protocol) {
+    let port = wrong_collector(wrong).await;
+    let mut tracing = settings(&format!("http://127.0.0.1:{port}/"));
+    tracing.protocol = protocol;
+    tracing.timeout = TIMEOUT;
+    tracing.max_queue_size = usize::try_from(QUEUE).unwrap();
+    tracing.max_export_batch_size = usize::try_from(BATCH).unwrap();
+    let proxy = TestProxy::builder()
+        .with(|config| config.tracing = Some(tracing))
+        .start()
+        .await;
+    let begun = Instant::now();
+    for _ in 0..REQUESTS {
+        let answer = proxy.ask(&connect_head("evil.test:443")).await;
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    }
+    let took = begun.elapsed();
+    assert!(took < TIMEOUT, "{wrong:?} {protocol:?}: {took:?}");
+    // The queue is full and a batch, whole or not, is with the collector; or nothing waits.
+    let kept = match wrong {
+        Wrong::Hangs => QUEUE + 1..=QUEUE + BATCH,
+        Wrong::Down | Wrong::Refuses | Wrong::Garbage | Wrong::Endless => 0..=0,
+    };
+    let lines: Vec<_> = kept
+        .map(|kept| format!("outgate_spans_dropped_total {}", REQUESTS - kept))
+        .collect();
+    proxy.shows_one_of(&lines).await;
+    // The end does not wait for the collector either.
+    let begun = Instant::now();
+    proxy.stop(Stop::Gently).await;
+    proxy.ended().await;
+    assert!(begun.elapsed() < TIMEOUT, "{wrong:?} {protocol:?}");
+}
+
 #[tokio::test]
 async fn a_collector_that_goes_wrong_costs_no_request_and_its_spans_are_counted() {
-    const REQUESTS: u64 = 200;
-    const QUEUE: u64 = 16;
-    const BATCH: u64 = 4;
-    // Whoever waits for a collector that hangs waits for this long.
-    const TIMEOUT: Duration = Duration::from_secs(60);
+    let mut running = tokio::task::JoinSet::new();
     for wrong in [
         Wrong::Down,
         Wrong::Hangs,
@@ -63,37 +100,31 @@ async fn a_collector_that_goes_wrong_costs_no_request_and_its_spans_are_counted(
         Wrong::Endless,
     ] {
         for protocol in [Protocol::HttpProtobuf, Protocol::Grpc] {
-            let port = wrong_collector(wrong).await;
-            let mut tracing = settings(&format!("http://127.0.0.1:{port}/"));
-            tracing.protocol = protocol;
-            tracing.timeout = TIMEOUT;
-            tracing.max_queue_size = usize::try_from(QUEUE).unwrap();
-            tracing.max_export_batch_size = usize::try_from(BATCH).unwrap();
-            let proxy = TestProxy::builder()
-                .with(|config| config.tracing = Some(tracing))
-                .start()
-                .await;
-            let begun = Instant::now();
-            for _ in 0..REQUESTS {
-                let answer = proxy.ask(&connect_head("evil.test:443")).await;
-                assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
-            }
-            let took = begun.elapsed();
-            assert!(took < TIMEOUT, "{wrong:?} {protocol:?}: {took:?}");
-            // The queue is full and a batch, whole or not, is with the collector; or nothing waits.
-            let kept = match wrong {
-                Wrong::Hangs => QUEUE + 1..=QUEUE + BATCH,
-                Wrong::Down | Wrong::Refuses | Wrong::Garbage | Wrong::Endless => 0..=0,
-            };
-            let lines: Vec<_> = kept
-                .map(|kept| format!("outgate_spans_dropped_total {}", REQUESTS - kept))
-                .collect();
-            proxy.shows_one_of(&lines).await;
-            // The end does not wait for the collector either.
-            let begun = Instant::now();
-            proxy.stop(Stop::Gently).await;
-            proxy.ended().await;
-            assert!(begun.elapsed() < TIMEOUT, "{wrong:?} {protocol:?}");
+            running.spawn(costs_no_request(wrong, protocol));
         }
     }
+    running.join_all().await;
+}
+
+#[tokio::test]
+async fn a_collector_that_is_back_gets_spans_again() {
+    let gone = TcpListener::bind(any_port()).await.unwrap();
+    let address = gone.local_addr().unwrap();
+    drop(gone);
+    let proxy = TestProxy::builder()
+        .with(|config| config.tracing = Some(settings(&format!("http://{address}/v1/traces"))))
+        .start()
+        .await;
+    proxy.ask(&connect_head("evil.test:443")).await;
+    proxy.shows("outgate_spans_dropped_total 1").await;
+
+    let listener = TcpListener::bind(address).await.unwrap();
+    let (sender, mut spans) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(collector::serve(stream, sender.clone()));
+        }
+    });
+    proxy.ask(&connect_head("evil.test:443")).await;
+    assert_eq!(within(spans.recv()).await.unwrap().name, "CONNECT");
 }
