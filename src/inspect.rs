@@ -111,11 +111,7 @@ impl Inspector {
                 "expected ?limit=N&after=ID, both numbers, the limit from 1\n",
             );
         };
-        let mut tunnels = self.tunnels.list();
-        tunnels.retain(|tunnel| tunnel.id > page.after);
-        tunnels.sort_unstable_by_key(|tunnel| tunnel.id);
-        let more = tunnels.len() > page.limit;
-        tunnels.truncate(page.limit);
+        let (tunnels, more) = self.tunnels.page(page.after, page.limit);
         let views: Vec<_> = tunnels
             .iter()
             .map(|tunnel| TunnelView::of(tunnel))

@@ -192,6 +192,23 @@ impl Tunnels {
         self.open.pin().values().cloned().collect()
     }
 
+    /// The oldest so many tunnels whose ids are above `after`, oldest first, and whether there are
+    /// more; none of them is held up.
+    #[must_use]
+    pub fn page(&self, after: u64, limit: usize) -> (Vec<Arc<Tunnel>>, bool) {
+        let open = self.open.pin();
+        // By the keys of the table alone: most of the tunnels are on other pages.
+        let mut found: Vec<_> = open.iter().filter(|(id, _)| **id > after).collect();
+        let more = found.len() > limit;
+        if more {
+            found.select_nth_unstable_by_key(limit, |(id, _)| **id);
+            found.truncate(limit);
+        }
+        found.sort_unstable_by_key(|(id, _)| **id);
+        let tunnels = found.into_iter().map(|(_, tunnel)| Arc::clone(tunnel));
+        (tunnels.collect(), more)
+    }
+
     /// Resolves when none is open any more.
     pub async fn wait_until_empty(&self) {
         loop {
@@ -311,3 +328,6 @@ impl Drop for TunnelRecord {
 fn to_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
