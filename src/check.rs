@@ -26,7 +26,7 @@ pub struct Checked {
     pub outcome: Outcome,
     /// Why, in the words a client is told.
     pub reason: Reason,
-    /// Why, in words for an operator; empty where the rules and the addresses say it.
+    /// What stands in the way although the rules let it through, in words for an operator; else empty.
     pub detail: String,
 }
 
@@ -143,7 +143,9 @@ pub async fn check(
         Ok(permit) => match resolve(resolver, target.host()).await {
             Ok(resolved) => {
                 addresses = judge(permit, dialer, &resolved, target.port()).await;
-                conclude(permit, &addresses)
+                let (outcome, reason, told) = conclude(permit, &addresses);
+                detail = told.to_owned();
+                (outcome, reason)
             }
             Err((reason, told)) => {
                 detail = told;
@@ -187,16 +189,18 @@ async fn judge(permit: &Permit, dialer: &Dialer, addresses: &[IpAddr], port: u16
 }
 
 /// What comes of the addresses of a target that the rules let through.
-fn conclude(permit: &Permit, addresses: &[Judged]) -> (Outcome, Reason) {
+fn conclude(permit: &Permit, addresses: &[Judged]) -> (Outcome, Reason, &'static str) {
     let any = |verdict| addresses.iter().any(|judged| judged.verdict == verdict);
     if any(AddressVerdict::Loop) {
-        (Outcome::Failed, Reason::LoopDetected)
+        let told = "it is at an address of this gateway";
+        (Outcome::Failed, Reason::LoopDetected, told)
     } else if !any(AddressVerdict::Admitted) {
-        (Outcome::Denied, Reason::AddressProhibited)
+        let told = "the guard refuses every address of it";
+        (Outcome::Denied, Reason::AddressProhibited, told)
     } else if let Some(denial) = permit.would_deny() {
-        (Outcome::WouldDeny, denial.reason())
+        (Outcome::WouldDeny, denial.reason(), "")
     } else {
-        (Outcome::Allowed, Reason::Ok)
+        (Outcome::Allowed, Reason::Ok, "")
     }
 }
 
@@ -211,12 +215,24 @@ impl Checked {
 /// For a person, in several lines.
 impl fmt::Display for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.explanation)?;
+        // What decides comes first, be it the rules or what came after them.
+        let Self {
+            explanation,
+            detail,
+            ..
+        } = self;
+        write!(f, "{}: ", explanation.target())?;
+        if detail.is_empty() {
+            writeln!(f, "{explanation}")?;
+        } else {
+            let reason = self.reason.label();
+            writeln!(f, "{reason}: {explanation}, but {detail}")?;
+        }
+        for considered in explanation.considered() {
+            writeln!(f, "  {considered}")?;
+        }
         if let Some(runner_up) = self.explanation.runner_up() {
             writeln!(f, "  next in line: `{}`", runner_up.rule)?;
-        }
-        if !self.detail.is_empty() {
-            writeln!(f, "  {}: {}", self.reason.label(), self.detail)?;
         }
         self.addresses
             .iter()

@@ -61,7 +61,7 @@ struct View<'a> {
     client: ClientView<'a>,
     result: &'static str,
     reason: &'static str,
-    /// Why, in words: the rules' first, else that of the look-up.
+    /// Why, in words: of what decides, the rules or what came after them.
     #[serde(skip_serializing_if = "String::is_empty")]
     detail: String,
     rule: Option<&'a str>,
@@ -114,7 +114,10 @@ impl<'a> View<'a> {
             },
             result: checked.outcome.label(),
             reason: checked.reason.label(),
-            detail: denial.map_or_else(|| checked.detail.clone(), ToString::to_string),
+            detail: match denial {
+                Some(denial) if checked.detail.is_empty() => denial.to_string(),
+                _ => checked.detail.clone(),
+            },
             rule,
             runner_up: runner_up.map(|considered| &*considered.rule),
             considered: explanation.considered().iter().map(RuleView::of).collect(),

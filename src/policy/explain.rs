@@ -88,24 +88,19 @@ impl Explanation {
 }
 
 impl fmt::Display for Explanation {
-    /// One line for the verdict, one for each rule that names the host.
+    /// What the rules say.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.target)?;
         match &self.verdict {
             Ok(permit) => match permit.would_deny() {
                 Some(denial) => write!(
                     f,
                     "let through in report mode ({}): {denial}",
                     denial.reason().label()
-                )?,
-                None => write!(f, "allowed by rule `{}`", permit.rule())?,
+                ),
+                None => write!(f, "allowed by rule `{}`", permit.rule()),
             },
-            Err(denial) => write!(f, "{}: {denial}", denial.reason().label())?,
+            Err(denial) => write!(f, "{}: {denial}", denial.reason().label()),
         }
-        for considered in &self.considered {
-            write!(f, "\n  {considered}")?;
-        }
-        Ok(())
     }
 }
 

@@ -172,10 +172,10 @@ fn check_tells_the_verdict_the_rule_and_the_addresses() {
     let guarded = output(&variables, &["check", "localhost:443"]);
     assert_eq!(guarded.status.code(), Some(1));
     let text = String::from_utf8(guarded.stdout).unwrap();
-    assert!(
-        text.contains("localhost:*") && text.contains("address_prohibited"),
-        "{text}"
-    );
+    let decides = "localhost:443: address_prohibited: allowed by rule `localhost:*`, but the guard refuses every address of it\n";
+    assert!(text.starts_with(decides), "{text}");
+    assert!(text.contains("  allow `localhost:*`: decides\n"), "{text}");
+    assert!(text.contains("127.0.0.1 is in 127.0.0.0/8"), "{text}");
 
     let open = [
         &variables[..],
@@ -184,11 +184,12 @@ fn check_tells_the_verdict_the_rule_and_the_addresses() {
     .concat();
     let allowed = output(&open, &["check", "http://localhost/"]);
     assert_eq!(allowed.status.code(), Some(0));
+    let text = String::from_utf8(allowed.stdout).unwrap();
     assert!(
-        String::from_utf8(allowed.stdout)
-            .unwrap()
-            .contains("may be dialled")
+        text.starts_with("localhost:80: allowed by rule `localhost:*`\n"),
+        "{text}"
     );
+    assert!(text.contains("may be dialled"), "{text}");
 }
 
 #[test]
@@ -243,6 +244,18 @@ fn a_request_writes_one_line_and_a_tunnel_another() {
 }
 
 #[test]
+fn a_connection_without_a_request_writes_a_line_with_its_client() {
+    let mut running = Running::start(&[]);
+    let mut client = TcpStream::connect(running.proxy).unwrap();
+    client.write_all(b"garbage\r\n\r\n").unwrap();
+    let line = running.line("connection refused");
+    let own = client.local_addr().unwrap();
+    assert_eq!(line["client.address"], own.ip().to_string());
+    assert_eq!(line["client.port"], own.port());
+    assert_eq!(line["reason"], "bad_request");
+}
+
+#[test]
 fn a_terminated_gateway_exits_0_and_says_what_was_cut() {
     let variables = [
         ("OUTGATE_DRAIN_DELAY", "0s"),
@@ -254,8 +267,6 @@ fn a_terminated_gateway_exits_0_and_says_what_was_cut() {
     assert_eq!(line["tunnels_closed"], 0);
     assert!(running.process.wait().unwrap().success());
 }
-
-/// A file that a test has written; removed when it ends.
 
 #[test]
 fn a_standard_output_that_nobody_reads_holds_up_no_request() {
