@@ -267,17 +267,10 @@ fn admit(proxy: &Arc<Proxy>, socket: TcpStream, client: SocketAddr, drain: &Drai
 async fn handle(
     connection: Arc<Connection>,
     request: Request<Incoming>,
+    mut record: AccessRecord,
     in_flight: InFlight,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let proxy = &connection.proxy;
     let is_connect = request.method() == Method::CONNECT;
-    let mut record = AccessRecord::open(
-        Arc::clone(&proxy.metrics),
-        proxy.config.access_log,
-        proxy.tracer.as_ref(),
-        connection.client,
-        &request,
-    );
     // A panic is a failure like any other: this request's, and no more than this connection's.
     let answering = AssertUnwindSafe(answer(&connection, request, &mut record));
     let answered = answering

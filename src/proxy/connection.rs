@@ -79,6 +79,13 @@ impl Connection {
         }
     }
 
+    fn open_account(&self, request: &Request<Incoming>) -> AccessRecord {
+        let proxy = &self.proxy;
+        let metrics = Arc::clone(&proxy.metrics);
+        let (log, tracer) = (proxy.config.access_log, proxy.tracer.as_ref());
+        AccessRecord::open(metrics, log, tracer, self.client, request)
+    }
+
     /// Counts the connection as one of the client that its requests come from, who may not be the one that its
     /// address stands for.
     fn count_as(&self, client: &Client) -> Result<(), Failure> {
@@ -170,8 +177,11 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         // Now, not when the answer is first polled: hyper looks for the client's end in between.
-        let in_flight = self.0.progress.request_begun(request.version());
-        Box::pin(handle(Arc::clone(&self.0), request, in_flight))
+        // And its account: a client whose reset is found then is one that asked all the same.
+        let connection = Arc::clone(&self.0);
+        let in_flight = connection.progress.request_begun(request.version());
+        let record = connection.open_account(&request);
+        Box::pin(handle(connection, request, record, in_flight))
     }
 }
 
@@ -297,10 +307,12 @@ impl Ending {
 pub(super) async fn refuse(proxy: &Proxy, socket: &TcpStream, failure: &Failure) {
     let trace_id = random_trace_id();
     if proxy.config.access_log {
+        let peer = socket.peer_addr().ok();
         tracing::info!(
             target: "access",
             {
-            client.address = socket.peer_addr().ok().map(|peer| peer.ip().to_canonical().to_string()),
+            client.address = peer.map(|peer| peer.ip().to_canonical().to_string()),
+            client.port = peer.map(|peer| peer.port()),
             http.response.status_code = failure.reason.status().as_u16(),
             result = "failed",
             reason = failure.reason.label(),

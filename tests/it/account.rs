@@ -36,6 +36,32 @@ async fn a_request_whose_client_goes_away_is_accounted_once() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_read_together_with_the_reset_behind_it_is_accounted() {
+    const REQUESTS: usize = 50;
+    let proxy = TestProxy::builder().start().await;
+    for _ in 0..REQUESTS {
+        let mut client = proxy.connect().await;
+        let request = b"GET http://evil.test/ HTTP/1.1\r\nHost: x\r\n\r\n";
+        send(&mut client, request).await;
+        client.set_zero_linger().unwrap();
+    }
+    proxy
+        .shows(&format!(
+            "outgate_connections_total{{listener=\"proxy\"}} {REQUESTS}"
+        ))
+        .await;
+    proxy
+        .shows("outgate_connections_active{listener=\"proxy\"} 0")
+        .await;
+    let metrics = proxy.metrics().await;
+    let counts = metrics.lines().filter_map(|line| {
+        let count = line.strip_prefix("outgate_requests_total{kind=\"forward\",")?;
+        count.rsplit(' ').next()?.parse::<usize>().ok()
+    });
+    assert_eq!(counts.sum::<usize>(), REQUESTS, "{metrics}");
+}
+
+#[tokio::test]
 async fn a_thousand_destinations_under_one_wildcard_add_no_series() {
     let server = DnsServer::start(|_, _| Answer::Fails(ResponseCode::NXDomain)).await;
     let proxy = TestProxy::builder()
