@@ -16,7 +16,8 @@ pub enum Reason {
     Ok,
     /// The request head is not one a proxy may act on.
     BadRequest,
-    /// The request head is larger than `OUTGATE_MAX_HEADER_BYTES`.
+    /// The request head is larger than `OUTGATE_MAX_HEADER_BYTES`, or has more than 100 fields (the HTTP
+    /// library's limit).
     HeaderTooLarge,
     /// The request head was not complete within `OUTGATE_HEADER_TIMEOUT`.
     HeaderTimeout,
@@ -186,7 +187,7 @@ impl Reason {
                 label: "header_too_large",
                 proxy_error: Some("http_request_error"),
                 retry: Never,
-                advice: "Send a smaller request head, or have OUTGATE_MAX_HEADER_BYTES raised.",
+                advice: "Send a smaller request head, of at most 100 fields, or have OUTGATE_MAX_HEADER_BYTES raised.",
             },
             Self::HeaderTimeout => Row {
                 status: StatusCode::REQUEST_TIMEOUT,

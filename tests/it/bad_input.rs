@@ -138,6 +138,23 @@ async fn a_head_that_is_too_large_is_answered_431() {
 }
 
 #[tokio::test]
+async fn a_head_of_more_than_a_hundred_fields_is_answered_431() {
+    let proxy = TestProxy::builder().start().await;
+    for (fields, status) in [(100, "403"), (101, "431")] {
+        let mut request = "GET http://evil.test/ HTTP/1.1\r\nHost: x\r\n".to_owned();
+        for number in 1..fields {
+            write!(request, "X-{number}: 1\r\n").unwrap();
+        }
+        request.push_str("\r\n");
+        let answer = proxy.ask(&request).await;
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{answer}");
+    }
+    proxy
+        .shows("outgate_connections_rejected_total{reason=\"header_too_large\"} 1")
+        .await;
+}
+
+#[tokio::test]
 async fn a_head_that_never_ends_is_cut_off_at_the_limit() {
     let proxy = TestProxy::builder()
         .with(|config| config.max_header_bytes = 8 * 1024)

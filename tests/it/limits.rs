@@ -79,6 +79,9 @@ async fn one_client_cannot_have_more_than_its_share() {
         "{answer}"
     );
     assert_eq!(field(&answer, "retry-after"), Some("1"));
+    proxy
+        .shows("outgate_connections_rejected_total{reason=\"client_limit\"} 1")
+        .await;
 }
 
 #[tokio::test]
@@ -94,6 +97,9 @@ async fn a_head_that_does_not_come_in_time_is_answered_408() {
         answer.starts_with("HTTP/1.1 408 egress failed: header_timeout\r\n"),
         "{answer}"
     );
+    proxy
+        .shows("outgate_connections_rejected_total{reason=\"header_timeout\"} 1")
+        .await;
 }
 
 #[tokio::test]
@@ -104,6 +110,9 @@ async fn a_connection_that_says_nothing_is_closed_without_a_word() {
         .await;
     let mut client = proxy.connect().await;
     assert_eq!(read_to_end(&mut client).await, "");
+    proxy
+        .shows("outgate_connections_active{listener=\"proxy\"} 0")
+        .await;
 }
 
 #[tokio::test]
@@ -124,6 +133,9 @@ async fn an_idle_kept_alive_client_is_closed_after_its_timeout() {
             .starts_with("HTTP/1.1 403 ")
     );
     assert_eq!(read_to_end(&mut client).await, "");
+    proxy
+        .shows("outgate_connections_active{listener=\"proxy\"} 0")
+        .await;
 }
 
 #[tokio::test]
@@ -144,6 +156,9 @@ async fn an_upstream_that_never_answers_is_a_504() {
         answer.starts_with("HTTP/1.1 504 egress failed: response_timeout\r\n"),
         "{answer}"
     );
+    proxy
+        .shows("outgate_requests_total{kind=\"forward\",reason=\"response_timeout\",result=\"failed\",rule=\"origin.test:*\"} 1")
+        .await;
 }
 
 #[tokio::test]
@@ -249,4 +264,10 @@ async fn an_address_that_drops_packets_is_a_timeout() {
         answer.starts_with("HTTP/1.1 504 egress failed: connection_timeout\r\n"),
         "{answer}"
     );
+    proxy
+        .shows("outgate_connect_duration_seconds_count{result=\"connection_timeout\"} 1")
+        .await;
+    proxy
+        .shows("outgate_requests_total{kind=\"connect\",reason=\"connection_timeout\",result=\"failed\",rule=\"origin.test:*\"} 1")
+        .await;
 }
