@@ -8,8 +8,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// [`MOST_PIPES`].
 const RESERVED: u64 = 200;
 
-/// Descriptors that neither clients nor upstreams get: those of [`RESERVED`] that are not for pipes.
-const OWN: u64 = RESERVED - 2 * MOST_PIPES as u64;
+/// Of the reserve, what stays free for the admin port and the like when the process has its own and
+/// every pipe is open. Clients and upstreams get none of these, whatever the limit on connections is.
+const LAST: u64 = 48;
 
 /// Pipes for bulk tunnels, two descriptors each; their share of the reserve.
 pub const MOST_PIPES: usize = 64;
@@ -55,13 +56,15 @@ pub fn connections_for(descriptors: u64) -> usize {
     usize::try_from(connections.clamp(1, MOST_CONNECTIONS)).unwrap_or(usize::MAX)
 }
 
-/// Who a new descriptor is for.
+/// What a new descriptor is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum For {
     /// A client's connection.
     Client,
-    /// A connection to an upstream.
+    /// A connection to an upstream; a client that has been let in is not to be let down.
     Upstream,
+    /// A connection that is told that there is no room, which takes a moment.
+    Refusal,
 }
 
 /// Whether a new descriptor is one of the last, which are kept for the admin port and the rest.
@@ -77,12 +80,13 @@ pub fn is_reserved(descriptor: &impl AsRawFd, purpose: For) -> bool {
 }
 
 fn is_among_the_last(number: RawFd, limit: u64, purpose: For) -> bool {
-    let kept = match purpose {
-        For::Client => RESERVED,
-        For::Upstream => OWN,
-    };
     // Of a very small limit not all.
-    let kept = kept.min(limit / 4);
+    let last = LAST.min(limit / 4);
+    let kept = match purpose {
+        For::Client => last,
+        For::Upstream => last / 4 * 3,
+        For::Refusal => last / 2,
+    };
     u64::try_from(number).is_ok_and(|number| number >= limit - kept)
 }
 
@@ -94,10 +98,21 @@ mod tests {
     fn the_last_descriptors_are_for_neither_clients_nor_upstreams() {
         let first_of_the_last =
             |limit, purpose| (0..).find(|number| is_among_the_last(*number, limit, purpose));
-        assert_eq!(first_of_the_last(20_000, For::Client), Some(19_800));
-        assert_eq!(first_of_the_last(20_000, For::Upstream), Some(19_928));
-        assert_eq!(first_of_the_last(256, For::Client), Some(192));
+        assert_eq!(first_of_the_last(20_000, For::Client), Some(19_952));
+        assert_eq!(first_of_the_last(20_000, For::Upstream), Some(19_964));
+        assert_eq!(first_of_the_last(20_000, For::Refusal), Some(19_976));
+        assert_eq!(first_of_the_last(64, For::Client), Some(48));
         assert!(!is_among_the_last(RawFd::MAX, u64::MAX, For::Client));
+    }
+
+    #[test]
+    fn what_descriptors_are_good_for_can_be_had_with_every_pipe_open() {
+        // Listeners, the runtime's own, and some more.
+        let own = 20;
+        let limit = 20_000;
+        let in_use = 2 * connections_for(limit) + 2 * MOST_PIPES + own;
+        let last = RawFd::try_from(in_use - 1).unwrap();
+        assert!(!is_among_the_last(last, limit, For::Client));
     }
 
     #[test]

@@ -250,7 +250,8 @@ fn admit(proxy: &Arc<Proxy>, socket: TcpStream, client: SocketAddr, drain: &Drai
         Err(reason) => {
             proxy.metrics.count_rejected(reason);
             // Bounded: without a place even for the refusal, the connection is just closed.
-            let Some(place) = proxy.admission.place_for_refusal() else {
+            let place = proxy.admission.place_for_refusal();
+            let Some(place) = place.filter(|_| !limits::is_reserved(&socket, For::Refusal)) else {
                 return;
             };
             let proxy = Arc::clone(proxy);

@@ -101,7 +101,7 @@ fn a_limit_that_the_descriptors_are_not_good_for_leaves_the_admin_port_its_own()
     // Each is served, answered 503, or closed; none is left waiting.
     let clients: Vec<_> = (0..600).map(|_| connect(running.proxy)).collect();
     let rejected = "outgate_connections_rejected_total{reason=\"connection_limit\"} ";
-    wait_for(&running, rejected, |rejected| rejected >= 200);
+    wait_for(&running, rejected, |rejected| rejected >= 100);
     wait_for(&running, ACTIVE, |active| {
         active == 600 - metric(&running, rejected)
     });
