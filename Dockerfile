@@ -1,8 +1,8 @@
 # Builds the gateway as one static program on an empty base.
 #
-#   podman build --format docker --build-arg TARGETARCH=amd64 --build-arg OUTGATE_REVISION="$(git rev-parse HEAD)" .
+#   podman build --format docker --platform linux/arm64 --build-arg OUTGATE_REVISION="$(git rev-parse HEAD)" .
 #
-# Builders that know platforms (docker buildx, podman build --platform) set TARGETARCH themselves. --format docker
+# The platform is linux/amd64 or linux/arm64, either built on either; without one it is the builder's own. --format docker
 # keeps the HEALTHCHECK, which the OCI format has no place for.
 
 # Debian with gcc, and Rust as new as Cargo.toml's rust-version.
@@ -16,22 +16,27 @@ WORKDIR /build
 ENV CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=x86_64-linux-gnu-gcc \
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 # hadolint ignore=DL3008
-RUN case "$TARGETARCH" in \
+RUN architecture="${TARGETARCH:-$(dpkg --print-architecture)}" \
+    && case "$architecture" in \
       amd64) machine=x86_64 compiler=gcc-x86-64-linux-gnu ;; \
       arm64) machine=aarch64 compiler=gcc-aarch64-linux-gnu ;; \
-      *) echo "TARGETARCH is '$TARGETARCH', expected amd64 or arm64" >&2; exit 1 ;; \
+      *) echo "the architecture is $architecture, expected amd64 or arm64" >&2; exit 1 ;; \
     esac \
     && rust_target="$machine-unknown-linux-gnu" \
     && echo "$rust_target" >/rust-target \
     && if ! command -v "$machine-linux-gnu-gcc"; then \
       apt-get update \
-      && apt-get install --yes --no-install-recommends "$compiler" "libc6-dev-$TARGETARCH-cross" \
+      && apt-get install --yes --no-install-recommends "$compiler" "libc6-dev-$architecture-cross" \
       && rm -rf /var/lib/apt/lists/*; \
     fi \
     && if ! [ -d "$(rustc --print sysroot)/lib/rustlib/$rust_target" ]; then rustup target add "$rust_target"; fi
 
 # With --target the flags do not reach build scripts and procedural macros, which cannot be static.
 ENV RUSTFLAGS="-C target-feature=+crt-static"
+
+# Cargo.toml's release profile, unless a build that nobody will run in earnest is to be quick: cargo reads these.
+ARG CARGO_PROFILE_RELEASE_LTO
+ARG CARGO_PROFILE_RELEASE_OPT_LEVEL
 
 # The dependencies alone, so that their layer lasts until Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./

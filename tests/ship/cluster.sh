@@ -133,9 +133,10 @@ rolling_restart() {
   return $status
 }
 
+# What is not there need not go; what does not go would make the next start fail, and that is checked.
 remove_cluster() {
-  podman pod rm --force --time 1 --ignore outgate-0 outgate-1 outgate-2 outgate-3
-  podman rm --force --time 1 --ignore "$workload" "$origin"
-  podman volume rm --force outgate-policy
-  podman network rm --force "$inside" "$outside"
+  podman pod rm --force --time 1 --ignore outgate-0 outgate-1 outgate-2 outgate-3 || true
+  podman rm --force --time 1 --ignore "$workload" "$origin" || true
+  podman volume rm --force outgate-policy || true
+  podman network rm --force "$inside" "$outside" || true
 } >/dev/null 2>&1

@@ -6,20 +6,26 @@
 
 revision=$(git rev-parse HEAD)
 image=localhost/outgate-ship:amd64
+foreign_image=localhost/outgate-ship:arm64
 debian=localhost/outgate-ship-debian:bookworm
 
 image_checks() {
   check "base images" base_images
-  check "the image builds" build_image
-  check "what the image is" what_the_image_is
+  check "the image builds" build_image amd64
+  check "what the image is" what_the_image_is "$image" amd64
   check "runs read-only, without capabilities and new privileges" runs_restricted
+  # Its speed is nobody's concern here, so its build is a quick one.
+  check "the image for arm64 builds" build_image arm64 \
+    --build-arg CARGO_PROFILE_RELEASE_LTO=off --build-arg CARGO_PROFILE_RELEASE_OPT_LEVEL=1
+  check "what the image for arm64 is" what_the_image_is "$foreign_image" arm64
+  check "the program for arm64 runs" runs_in_emulation
 }
 
-# Registries of images are out of reach, so the base of the build stage is made here: Debian, and this machine's
+# Registries of images may be out of reach, so the base of the build stage is made here: Debian, and this machine's
 # Rust. The origin and the workload of the cluster checks run on the same Debian.
 base_images() {
   podman image exists "$debian" || import_debian
-  builder=localhost/outgate-ship-rust:$(rustc --version | cut --delimiter=' ' --fields=2)
+  builder=localhost/outgate-ship-rust:$(rustc --version | cut --delimiter=' ' --fields=2)-x86_64-aarch64
   podman image exists "$builder" || import_rust
 }
 
@@ -33,8 +39,9 @@ import_debian() {
 
 import_rust() {
   local container mounted sysroot
-  sysroot=$(rustc --print sysroot) &&
-    container=$(buildah from "$debian") &&
+  sysroot=$(rustc --print sysroot) || return
+  [ -d "$sysroot/lib/rustlib/aarch64-unknown-linux-gnu" ] || retry rustup target add aarch64-unknown-linux-gnu || return
+  container=$(buildah from "$debian") &&
     mounted=$(buildah mount "$container") &&
     mkdir --parents "$mounted/usr/local/lib/rustlib" "$mounted/usr/local/cargo" &&
     cp --archive "$sysroot"/bin/{cargo,rustc} "$mounted/usr/local/bin/" &&
@@ -45,15 +52,23 @@ import_rust() {
     buildah commit --rm "$container" "$builder"
 }
 
+# build_image ARCHITECTURE [ARGUMENT…]
 build_image() {
+  local architecture=$1
+  shift
   # The crates that cargo has fetched for the other checks serve here too.
   retry buildah bud --isolation chroot --format docker --layers --build-arg "BUILDER=$builder" \
-    --build-arg TARGETARCH=amd64 --build-arg "OUTGATE_REVISION=$revision" \
-    --volume "${CARGO_HOME:-$HOME/.cargo}/registry:/usr/local/cargo/registry" --tag "$image" .
+    --platform "linux/$architecture" --build-arg "OUTGATE_REVISION=$revision" "$@" \
+    --volume "${CARGO_HOME:-$HOME/.cargo}/registry:/usr/local/cargo/registry" --tag "${image%:*}:$architecture" .
 }
 
+# what_the_image_is IMAGE ARCHITECTURE
 what_the_image_is() {
-  podman image inspect "$image" | "$python" tests/ship/image.py "$revision"
+  local mounted status=0
+  mounted=$(podman image mount "$1") || return
+  podman image inspect "$1" | "$python" tests/ship/image.py "$2" "$revision" "$mounted" || status=1
+  podman image unmount "$1"
+  return $status
 }
 
 # Its own health check, for it has no shell and no other program to ask with.
@@ -66,4 +81,14 @@ runs_restricted() {
     podman stop "$container" &&
     [ "$(podman inspect "$container" --format '{{.State.ExitCode}}')" = 0 ] &&
     podman rm "$container"
+}
+
+# By the emulator, and in a container without a network, where its ports are nobody else's.
+runs_in_emulation() {
+  local mounted status=0
+  mounted=$(podman image mount "$foreign_image") || return
+  podman run --rm --network none --volume "$mounted/outgate:/outgate:ro" --volume "$(command -v qemu-aarch64-static):/qemu:ro" \
+    --volume "$PWD/tests/ship/emulated.sh:/emulated.sh:ro" "$debian" sh -e /emulated.sh || status=1
+  podman image unmount "$foreign_image"
+  return $status
 }
