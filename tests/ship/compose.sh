@@ -16,7 +16,7 @@ compose_checks() {
   remove_compose
   check "images that stand in for those of the compose example" stand_ins
   check "the compose example starts" start_compose
-  check "its workload gets an allowed page" compose_gets_page
+  check "its workload gets an allowed page" eventually compose_gets_page
   check "it reads why another is refused" compose_reads_refusal http://refused.test/page
   refused "it reaches no origin directly" "unreachable\|Could not connect\|Couldn't connect" compose_goes_round
   check "Prometheus has the gateway's metrics, and the rules" eventually prometheus_knows
