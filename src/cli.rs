@@ -66,6 +66,8 @@ pub(crate) enum Exit {
     Success = 0,
     /// The answer is no, or something failed.
     Failure = 1,
+    /// Stopped at once while something was open.
+    Hurried = 3,
     /// The configuration cannot be used (`EX_CONFIG` of sysexits).
     Config = 78,
 }
@@ -131,7 +133,8 @@ fn variables() -> String {
          Configuration, by environment variable, with defaults:\n\n{}\n\
          Traces: the OTEL_* variables of OpenTelemetry; off without OTEL_EXPORTER_OTLP_ENDPOINT.\n\n\
          Exit codes: 0 all went well; 1 the answer is no, or something failed; \
-         2 the command line is wrong; 78 the configuration cannot be used.",
+         2 the command line is wrong; 3 stopped at once while something was open; \
+         78 the configuration cannot be used.",
         config::help()
     )
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::metrics::{End, Metrics};
-use crate::tunnels::Tunnels;
+use crate::tunnels::{Tunnel, Tunnels};
 
 /// How often the drain looks at what is left.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The share of the drain's time in which the tunnels that are left are closed.
 const SHEDDING_SHARE: u32 = 4;
 
-/// How long closed tunnels may take to be accounted for.
+/// How long what is closed may take to be accounted for.
 const LAST_ACCOUNTS: Duration = Duration::from_secs(1);
 
 /// How far the end has come.
@@ -75,13 +75,23 @@ pub struct Drainer {
     metrics: Arc<Metrics>,
 }
 
-/// What a drain left behind.
+/// How a drain came to its end, and what it cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
     /// Tunnels that had to be closed.
     pub tunnels_closed: usize,
-    /// Connections that were still open at the end.
-    pub connections_cut: i64,
+    /// Connections besides them that were still open.
+    pub connections_cut: usize,
+    /// Whether it was not left its time: stopped at once, or a second time.
+    pub hurried: bool,
+}
+
+impl Drained {
+    /// Whether it ended as configured, by itself or at the deadline, or was stopped with nothing open.
+    #[must_use]
+    pub fn is_orderly(&self) -> bool {
+        !self.hurried || (self.tunnels_closed == 0 && self.connections_cut == 0)
+    }
 }
 
 impl Drainer {
@@ -104,39 +114,49 @@ impl Drainer {
 
     /// Waits for the first stop, then drains; resolves when nothing is left, or at the deadline.
     pub async fn run(self, mut stops: mpsc::Receiver<Stop>) -> Drained {
-        let first = stops.recv().await;
-        let mut closed = 0;
-        if first == Some(Stop::Gently) {
+        let mut hurried = stops.recv().await != Some(Stop::Gently);
+        let mut shed = 0;
+        if !hurried {
             tracing::info!(delay = ?self.delay, timeout = ?self.timeout, "draining");
-            closed = tokio::select! {
-                closed = self.gently() => closed,
-                _second = stops.recv() => 0,
+            hurried = tokio::select! {
+                () = self.gently(&mut shed) => false,
+                _second = stops.recv() => true,
             };
         }
-        self.phase.send_replace(Phase::Over);
+        // Before they are told, for they are quick to go. A tunnel is one of the clients.
         let left = self.tunnels.list();
-        closed += left.len();
-        left.iter().for_each(|tunnel| tunnel.end(End::Drained));
-        let _ = tokio::time::timeout(LAST_ACCOUNTS, self.tunnels.wait_until_empty()).await;
+        let clients = usize::try_from(self.metrics.clients()).unwrap_or_default();
         let drained = Drained {
-            tunnels_closed: closed,
-            connections_cut: self.metrics.clients(),
+            tunnels_closed: shed + end_all(&left),
+            connections_cut: clients.saturating_sub(left.len()),
+            hurried,
         };
+        self.phase.send_replace(Phase::Over);
+        let _ = tokio::time::timeout(LAST_ACCOUNTS, self.all_gone()).await;
         tracing::info!(
             tunnels_closed = drained.tunnels_closed,
             connections_cut = drained.connections_cut,
+            hurried = drained.hurried,
             "drained"
         );
         drained
     }
 
-    async fn gently(&self) -> usize {
+    /// Resolves when no connection is open any more, so that its account is written.
+    async fn all_gone(&self) {
+        self.tunnels.wait_until_empty().await;
+        while self.metrics.clients() > 0 {
+            tokio::time::sleep(LOOK_EVERY / 5).await;
+        }
+    }
+
+    /// `shed` counts the tunnels that were closed, also when this is given up half-way.
+    async fn gently(&self, shed: &mut usize) {
         self.phase.send_replace(Phase::Unready);
         tokio::time::sleep(self.delay).await;
         self.phase.send_replace(Phase::Closing);
         let deadline = Instant::now() + self.timeout;
         let shedding_from = deadline - self.timeout / SHEDDING_SHARE;
-        let mut closed = 0;
         let mut looks = tokio::time::interval(LOOK_EVERY);
         loop {
             looks.tick().await;
@@ -146,10 +166,10 @@ impl Drainer {
                 .set(i64::try_from(left).unwrap_or(i64::MAX));
             let now = Instant::now();
             if self.metrics.clients() == 0 || now >= deadline {
-                return closed;
+                return;
             }
             if now >= shedding_from {
-                closed += self.shed(deadline - now);
+                *shed += self.shed(deadline - now);
             }
         }
     }
@@ -157,15 +177,21 @@ impl Drainer {
     /// Closes as many tunnels as are due when the rest goes evenly until the deadline.
     fn shed(&self, left: Duration) -> usize {
         let mut tunnels = self.tunnels.list();
+        // Those closed at the last look may still be on their way out.
+        tunnels.retain(|tunnel| tunnel.may_go_on());
         let looks_left = left.as_millis() / LOOK_EVERY.as_millis() + 1;
         let due = tunnels
             .len()
             .div_ceil(usize::try_from(looks_left).unwrap_or(usize::MAX));
         tunnels.sort_by_cached_key(|tunnel| std::cmp::Reverse(tunnel.idle()));
-        tunnels
-            .iter()
-            .take(due)
-            .for_each(|tunnel| tunnel.end(End::Drained));
-        due
+        end_all(&tunnels[..due])
     }
+}
+
+/// Ends tunnels; how many of them would have gone on.
+fn end_all(tunnels: &[Arc<Tunnel>]) -> usize {
+    tunnels
+        .iter()
+        .filter(|tunnel| tunnel.end(End::Drained))
+        .count()
 }

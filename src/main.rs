@@ -47,7 +47,7 @@ fn run(config: Config) -> Result<(), Exit> {
         let listeners = Listeners::bind(&config).map_err(fail(Exit::Config))?;
         let hosts = Hosts::from_system().unwrap_or_default();
         let gateway = Gateway::new(config, listeners, hosts).map_err(fail(Exit::Config))?;
-        gateway.run(stops, hangup, Some(telemetry.dropped())).await;
-        Ok(())
+        let drained = gateway.run(stops, hangup, Some(telemetry.dropped())).await;
+        drained.is_orderly().then_some(()).ok_or(Exit::Hurried)
     })
 }

@@ -97,15 +97,22 @@ impl Tunnel {
         self.epoch.elapsed().saturating_sub(last)
     }
 
-    /// Asks it to end; the first to ask is the reason that is recorded.
-    pub fn end(&self, end: End) {
+    /// Asks it to end; the first to ask is the reason that is recorded, and is told so.
+    pub fn end(&self, end: End) -> bool {
         let asked = end as u8 + 1;
-        let first =
-            self.asked_to_end
-                .compare_exchange(0, asked, Ordering::AcqRel, Ordering::Relaxed);
-        if first.is_ok() {
+        let first = self
+            .asked_to_end
+            .compare_exchange(0, asked, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok();
+        if first {
             self.asked.notify_one();
         }
+        first
+    }
+
+    /// Whether nobody has asked it to end.
+    pub(crate) fn may_go_on(&self) -> bool {
+        self.asked_to_end.load(Ordering::Acquire) == 0
     }
 
     /// Resolves when somebody asks it to end.

@@ -4,6 +4,8 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 // Few descriptors, and many connections.
 mod descriptors;
+// Signals, under load.
+mod drain;
 // The policy file, from the command line.
 mod policy;
 
