@@ -229,3 +229,57 @@ async fn an_answer_that_changes_between_look_ups_never_gets_an_unvetted_address_
     let metrics = proxy.metrics().await;
     assert!(!metrics.contains("connect_duration_seconds_count{result=\"connection_timeout\"}"));
 }
+
+#[tokio::test]
+async fn a_slow_answer_is_waited_for() {
+    let origin = Origin::answering("").await;
+    // Longer than the one family waits for the other, and than a lost datagram is waited for.
+    let server =
+        DnsServer::start(|_, _| Answer::Late(vec![LOOPBACK.into()], Duration::from_millis(400)))
+            .await;
+    let proxy = builder(&server)
+        .with(|config| config.dns_timeout = Duration::from_secs(20))
+        .start()
+        .await;
+    proxy.tunnel(&format!("a.dns.test:{}", origin.port())).await;
+    proxy
+        .shows("outgate_dns_lookup_duration_seconds_count{result=\"ok\"} 1")
+        .await;
+}
+
+#[tokio::test]
+async fn of_two_hundred_addresses_the_one_that_answers_is_found() {
+    let origin = Origin::answering("").await;
+    let server = DnsServer::start(|_, _| {
+        // Nothing listens at the others, which refuse.
+        let mut addresses: Vec<IpAddr> = (1..200).map(|last| [127, 0, 1, last].into()).collect();
+        addresses.push(LOOPBACK.into());
+        Answer::TooMany(addresses)
+    })
+    .await;
+    let proxy = builder(&server).start().await;
+    proxy.tunnel(&format!("a.dns.test:{}", origin.port())).await;
+}
+
+#[tokio::test]
+async fn a_server_that_dies_is_an_error_until_it_is_back() {
+    let origin = Origin::answering("").await;
+    let answer = |_: &str, _| Answer::Addresses(vec![LOOPBACK.into()], 0);
+    let server = DnsServer::start(answer).await;
+    let address = server.address;
+    let proxy = builder(&server)
+        .with(|config| config.dns_timeout = Duration::from_secs(1))
+        .start()
+        .await;
+    let target = format!("a.dns.test:{}", origin.port());
+    proxy.tunnel(&target).await;
+    server.die().await;
+    let refused = proxy.ask(&connect_head("b.dns.test:443")).await;
+    assert!(
+        refused.starts_with("HTTP/1.1 502 egress failed: dns_error\r\n")
+            || refused.starts_with("HTTP/1.1 504 egress failed: dns_timeout\r\n"),
+        "{refused}"
+    );
+    let _server = DnsServer::start_at(address, answer).await;
+    proxy.tunnel(&target).await;
+}

@@ -165,3 +165,62 @@ async fn an_http_1_0_client_sees_a_reset_when_its_response_breaks_off() {
         .unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
+
+#[tokio::test]
+async fn content_cut_short_of_its_length_is_no_whole_response() {
+    let origin = Origin::scripted(|mut stream, _| async move {
+        read_head(&mut stream).await;
+        send(
+            &mut stream,
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc",
+        )
+        .await;
+    })
+    .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let request = format!(
+        "GET http://origin.test:{}/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        origin.port()
+    );
+    let mut client = proxy.connect().await;
+    send(&mut client, request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = within(client.read_to_end(&mut answer)).await;
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.contains("content-length: 1000\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nabc"), "{answer}");
+    proxy
+        .shows(
+            "outgate_requests_total{kind=\"forward\",reason=\"response_incomplete\",result=\"failed\",\
+             rule=\"origin.test:*\"} 1",
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn an_answer_before_any_question_is_nobodys() {
+    let origin = Origin::scripted(|mut stream, _| async move {
+        // Written before the request is read: it must not be taken for its answer by a next client.
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstale")
+            .await;
+        read_head(&mut stream).await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            .await;
+        let _ = stream.read_u8().await;
+    })
+    .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let request = format!(
+        "GET http://origin.test:{}/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        origin.port()
+    );
+    for _ in 0..5 {
+        proxy.ask(&request).await;
+    }
+    // Each exchange left an answer over, so none of the connections was used a second time.
+    proxy
+        .shows("outgate_pool_requests_total{reused=\"true\"} 0")
+        .await;
+}

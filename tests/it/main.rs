@@ -31,6 +31,8 @@ mod explain;
 mod dns;
 // Requests that are none.
 mod bad_input;
+// Requests within requests, on raw bytes against what the upstream received.
+mod smuggling;
 // Clients that mean harm.
 mod hostile_clients;
 // Clients that do not read.

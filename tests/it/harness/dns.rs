@@ -3,12 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, SOA};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::task::JoinHandle;
 
 use super::any_port;
 
@@ -24,12 +26,15 @@ pub(crate) enum Answer {
     Fails(ResponseCode),
     /// Nothing at all.
     Silence,
+    /// These addresses, after so long.
+    Late(Vec<IpAddr>, Duration),
 }
 
 /// A name server on loopback, over UDP and TCP.
 pub(crate) struct DnsServer {
     pub(crate) address: SocketAddr,
     asked: Arc<AtomicUsize>,
+    serving: [JoinHandle<()>; 2],
 }
 
 impl DnsServer {
@@ -38,26 +43,51 @@ impl DnsServer {
     where
         F: Fn(&str, usize) -> Answer + Send + Sync + 'static,
     {
-        let listener = TcpListener::bind(any_port()).await.unwrap();
+        Self::start_at(any_port(), script).await
+    }
+
+    /// At an address where one has been before.
+    pub(crate) async fn start_at<F>(address: SocketAddr, script: F) -> Self
+    where
+        F: Fn(&str, usize) -> Answer + Send + Sync + 'static,
+    {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let socket = UdpSocket::bind(address).await.unwrap();
+        let socket = Arc::new(UdpSocket::bind(address).await.unwrap());
         let asked = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&asked);
         let script = Arc::new(script);
-        tokio::spawn(over_tcp(listener, Arc::clone(&script)));
-        tokio::spawn(async move {
+        let over_tcp = tokio::spawn(over_tcp(listener, Arc::clone(&script)));
+        let over_udp = tokio::spawn(async move {
             let mut buffer = [0; 4096];
             while let Ok((length, peer)) = socket.recv_from(&mut buffer).await {
                 let Ok(query) = Message::from_vec(&buffer[..length]) else {
                     continue;
                 };
                 let before = counter.fetch_add(1, Ordering::SeqCst);
-                if let Some(answer) = reply(&query, &*script, before, false) {
+                let Some((answer, late)) = reply(&query, &*script, before, false) else {
+                    continue;
+                };
+                let socket = Arc::clone(&socket);
+                tokio::spawn(async move {
+                    tokio::time::sleep(late).await;
                     let _ = socket.send_to(&answer.to_vec().unwrap(), peer).await;
-                }
+                });
             }
         });
-        Self { address, asked }
+        Self {
+            address,
+            asked,
+            serving: [over_tcp, over_udp],
+        }
+    }
+
+    /// Takes it from its address: whoever asks is refused.
+    pub(crate) async fn die(self) {
+        for serving in self.serving {
+            serving.abort();
+            let _ = serving.await;
+        }
     }
 
     /// How many questions came so far; a lookup is two, A and AAAA.
@@ -71,7 +101,8 @@ fn reply(
     script: &impl Fn(&str, usize) -> Answer,
     before: usize,
     over_tcp: bool,
-) -> Option<Message> {
+) -> Option<(Message, Duration)> {
+    let mut late = Duration::ZERO;
     let question = query.queries.first()?;
     let name = question.name().to_ascii();
     let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
@@ -90,8 +121,12 @@ fn reply(
             reply.add_answer(Record::from_rdata(question.name().clone(), 60, alias));
         }
         Answer::Addresses(addresses, ttl) => add_addresses(&mut reply, question, addresses, ttl),
+        Answer::Late(addresses, after) => {
+            add_addresses(&mut reply, question, addresses, 60);
+            late = after;
+        }
     }
-    Some(reply)
+    Some((reply, late))
 }
 
 /// Those of the family asked for.
@@ -121,7 +156,7 @@ where
                 let mut query = vec![0; length.into()];
                 stream.read_exact(&mut query).await.unwrap();
                 let query = Message::from_vec(&query).unwrap();
-                if let Some(answer) = reply(&query, &*script, 0, true) {
+                if let Some((answer, _)) = reply(&query, &*script, 0, true) {
                     let answer = answer.to_vec().unwrap();
                     stream
                         .write_u16(answer.len().try_into().unwrap())
