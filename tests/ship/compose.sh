@@ -28,7 +28,7 @@ compose_checks() {
 
 stand_ins() {
   podman image exists "$SHIP_PROMETHEUS" || import_prometheus || return
-  import_collector
+  replacing "$SHIP_COLLECTOR" import_collector
 }
 
 import_prometheus() {

@@ -56,10 +56,28 @@ import_rust() {
 build_image() {
   local architecture=$1
   shift
+  # The stage that compiles has a name of its own, so that its layers of earlier revisions can go.
+  replacing "${image%:*}-build:$architecture" build_stage build "$architecture" --tag "${image%:*}-build:$architecture" "$@" &&
+    replacing "${image%:*}:$architecture" build_stage "" "$architecture" --tag "${image%:*}:$architecture" "$@"
+}
+
+# replacing IMAGE COMMAND…: runs the command that makes the image, and removes what had its name before.
+replacing() {
+  local name=$1 before
+  shift
+  before=$(podman image inspect "$name" --format '{{.Id}}' 2>/dev/null) || before=
+  "$@" || return
+  [ -z "$before" ] || [ "$before" = "$(podman image inspect "$name" --format '{{.Id}}')" ] || podman rmi "$before" || true
+}
+
+# build_stage STAGE ARCHITECTURE [ARGUMENT…], the last stage if STAGE is empty.
+build_stage() {
+  local stage=$1 architecture=$2
+  shift 2
   # The crates that cargo has fetched for the other checks serve here too.
-  retry buildah bud --isolation chroot --format docker --layers --build-arg "BUILDER=$builder" \
+  retry buildah bud --isolation chroot --format docker --layers ${stage:+--target "$stage"} --build-arg "BUILDER=$builder" \
     --platform "linux/$architecture" --build-arg "OUTGATE_REVISION=$revision" "$@" \
-    --volume "${CARGO_HOME:-$HOME/.cargo}/registry:/usr/local/cargo/registry" --tag "${image%:*}:$architecture" .
+    --volume "${CARGO_HOME:-$HOME/.cargo}/registry:/usr/local/cargo/registry" .
 }
 
 # what_the_image_is IMAGE ARCHITECTURE
