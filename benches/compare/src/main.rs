@@ -1,218 +1,168 @@
-//! The load and the origin of the comparison, over blocking sockets of the standard library.
+//! The load and the origin of the comparison, each on one thread that waits for many sockets at once.
+//!
+//! They share the cores with the proxy, so what they do costs as little as can be: no thread is woken
+//! for a message while another is at work, and bulk that arrives is counted and dropped in the kernel.
 //!
 //! `origin` prints its port and serves until its standard input closes. Every other command puts
-//! load on a proxy and prints how many units it did.
+//! load on a proxy and prints how many units it did, and in how many seconds.
 
+use std::cell::Cell;
 use std::env::args;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::{Instant, timeout};
+
+mod get;
+mod idle;
 mod origin;
+mod sink;
 
-/// What a thread of this program needs; thousands of them hold idle tunnels.
-const STACK: usize = 64 * 1024;
+/// Bytes of one write or read of bulk.
 const CHUNK: usize = 256 * 1024;
+/// A proxy that takes longer to answer `CONNECT`, or an idle tunnel, does not answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-fn main() -> io::Result<()> {
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> io::Result<()> {
     let arguments: Vec<String> = args().skip(1).collect();
     let argument = |at: usize| arguments.get(at).map_or("", String::as_str);
     if argument(0) == "origin" {
-        return origin::run();
+        return origin::run().await;
     }
-    let proxy: SocketAddr = argument(1).parse().expect("the proxy's address");
-    let port: u16 = argument(2).parse().expect("the origin's port");
-    let connections: usize = argument(3).parse().expect("a number of connections");
-    let seconds: f64 = argument(4).parse().expect("seconds");
     let load = Load {
-        proxy,
-        port,
-        connections,
-        seconds,
+        proxy: argument(1).parse().expect("the proxy's address"),
+        port: argument(2).parse().expect("the origin's port"),
+        connections: argument(3).parse().expect("a number of connections"),
+        seconds: argument(4).parse().expect("seconds"),
+        size: argument(5).parse().unwrap_or(0),
+        units: Rc::default(),
     };
     match argument(0) {
-        "connect" => load.run(|load, until, units| {
-            while Instant::now() < until {
-                let mut tunnel = load.tunnel()?;
-                tunnel.write_all(b"E")?;
-                tunnel.read_exact(&mut [0])?;
-                units.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(())
-        }),
-        "ping" => load.run(|load, until, units| {
-            let mut tunnel = load.tunnel()?;
-            let message = [b'E'; 64];
-            while Instant::now() < until {
-                tunnel.write_all(&message)?;
-                tunnel.read_exact(&mut [0; 64])?;
-                units.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(())
-        }),
-        "down" => load.run(|load, until, units| {
-            let mut tunnel = load.tunnel()?;
-            tunnel.write_all(b"D")?;
-            pull(&mut tunnel, until, units)
-        }),
-        "up" => load.run(|load, until, units| {
-            let mut tunnel = load.tunnel()?;
-            let chunk = vec![b'U'; CHUNK];
-            while Instant::now() < until {
-                tunnel.write_all(&chunk)?;
-                units.fetch_add(CHUNK as u64, Ordering::Relaxed);
-            }
-            Ok(())
-        }),
-        "get" => {
-            let size: usize = argument(5).parse().expect("bytes of the response");
-            load.run(move |load, until, units| get(load, size, until, units))
-        }
-        "idle" => load.idle(),
+        "connect" => load.run(connect).await,
+        "ping" => load.run(ping).await,
+        "down" => load.run(down).await,
+        "up" => load.run(up).await,
+        "get" => load.run(get::run).await,
+        "idle" => idle::run(&load).await,
         other => panic!("{other:?} is no command"),
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Load {
     proxy: SocketAddr,
     port: u16,
     connections: usize,
     seconds: f64,
+    /// Bytes of a response.
+    size: usize,
+    /// What was done by all connections.
+    units: Rc<Cell<u64>>,
 }
 
 impl Load {
+    /// Runs a worker for every connection until the time is up, and prints what all did.
+    ///
+    /// What is under way when the time is up is neither waited for nor counted.
+    async fn run<W, F>(self, worker: W) -> io::Result<()>
+    where
+        W: Fn(Self) -> F,
+        F: Future<Output = io::Result<()>> + 'static,
+    {
+        let (local, mut workers) = (LocalSet::new(), JoinSet::new());
+        for _ in 0..self.connections {
+            workers.spawn_local_on(worker(self.clone()), &local);
+        }
+        let started = Instant::now();
+        let limit = Duration::from_secs_f64(self.seconds);
+        let all = local.run_until(async {
+            while let Some(ended) = workers.join_next().await {
+                // A worker ends only where the proxy has failed it.
+                ended.expect("a worker")?;
+            }
+            Err::<(), _>(io::Error::other("every connection has ended"))
+        });
+        if let Ok(failed) = timeout(limit, all).await {
+            failed?;
+        }
+        println!("{} {}", self.units.get(), started.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn done(&self, units: usize) {
+        self.units.set(self.units.get() + units as u64);
+    }
+
     /// An open tunnel to the origin.
-    fn tunnel(&self) -> io::Result<TcpStream> {
-        let mut stream = TcpStream::connect(self.proxy)?;
+    async fn tunnel(&self) -> io::Result<TcpStream> {
+        match timeout(PATIENCE, self.open_tunnel()).await {
+            Ok(opened) => opened,
+            Err(_) => Err(io::Error::other("CONNECT is not answered")),
+        }
+    }
+
+    async fn open_tunnel(&self) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(self.proxy).await?;
         stream.set_nodelay(true)?;
         let authority = format!("127.0.0.1:{}", self.port);
         let head = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
-        stream.write_all(head.as_bytes())?;
+        stream.write_all(head.as_bytes()).await?;
         let mut answer = [0; 1024];
         let mut length = 0;
         while !answer[..length].ends_with(b"\r\n\r\n") {
-            match stream.read(&mut answer[length..])? {
+            match stream.read(&mut answer[length..]).await? {
                 0 => return Err(io::Error::other("no answer to CONNECT")),
                 read => length += read,
             }
         }
         if answer[..length].split(|byte| *byte == b' ').nth(1) != Some(b"200") {
-            return Err(io::Error::other(
-                String::from_utf8_lossy(&answer[..length]).into_owned(),
-            ));
+            let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+            return Err(io::Error::other(answer));
         }
         Ok(stream)
     }
+}
 
-    /// Runs a worker a connection and prints the units of all.
-    fn run<W>(self, worker: W) -> io::Result<()>
-    where
-        W: Fn(&Self, Instant, &AtomicU64) -> io::Result<()> + Send + Sync + 'static,
-    {
-        let (worker, units) = (Arc::new(worker), Arc::new(AtomicU64::new(0)));
-        let started = Instant::now();
-        let until = started + Duration::from_secs_f64(self.seconds);
-        let threads: Vec<_> = (0..self.connections)
-            .map(|_| {
-                let (worker, units) = (Arc::clone(&worker), Arc::clone(&units));
-                thread::spawn(move || worker(&self, until, &units))
-            })
-            .collect();
-        for thread in threads {
-            thread.join().expect("a worker")?;
-        }
-        println!(
-            "{} {}",
-            units.load(Ordering::Relaxed),
-            started.elapsed().as_secs_f64()
-        );
-        Ok(())
-    }
-
-    /// Opens tunnels, says how many, and holds them until standard input has a line; then each must
-    /// still answer.
-    fn idle(self) -> io::Result<()> {
-        let mut tunnels = Vec::new();
-        while tunnels.len() < self.connections {
-            match self.tunnel() {
-                Ok(tunnel) => tunnels.push(tunnel),
-                Err(_) => break,
-            }
-        }
-        println!("{}", tunnels.len());
-        io::stdin().read_line(&mut String::new())?;
-        let mut answering = 0;
-        for tunnel in &mut tunnels {
-            let answered = tunnel
-                .write_all(b"E")
-                .and_then(|()| tunnel.read_exact(&mut [0]));
-            answering += usize::from(answered.is_ok());
-        }
-        println!("{answering}");
-        Ok(())
+async fn connect(load: Load) -> io::Result<()> {
+    loop {
+        let mut tunnel = load.tunnel().await?;
+        tunnel.write_all(b"E").await?;
+        tunnel.read_exact(&mut [0]).await?;
+        load.done(1);
     }
 }
 
-fn pull(stream: &mut TcpStream, until: Instant, units: &AtomicU64) -> io::Result<()> {
-    let mut chunk = vec![0; CHUNK];
-    while Instant::now() < until {
-        let read = stream.read(&mut chunk)?;
-        units.fetch_add(read as u64, Ordering::Relaxed);
+async fn ping(load: Load) -> io::Result<()> {
+    let mut tunnel = load.tunnel().await?;
+    let message = [b'E'; 64];
+    loop {
+        tunnel.write_all(&message).await?;
+        tunnel.read_exact(&mut [0; 64]).await?;
+        load.done(1);
     }
-    Ok(())
 }
 
-/// Keep-alive requests in absolute-form; a proxy that closes is connected to again.
-fn get(load: &Load, size: usize, until: Instant, units: &AtomicU64) -> io::Result<()> {
-    let authority = format!("127.0.0.1:{}", load.port);
-    let request = format!("GET http://{authority}/{size} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
-    let mut buffer = vec![0; CHUNK];
-    while Instant::now() < until {
-        let mut stream = TcpStream::connect(load.proxy)?;
-        stream.set_nodelay(true)?;
-        while Instant::now() < until {
-            if stream.write_all(request.as_bytes()).is_err()
-                || !response(&mut stream, size, &mut buffer)?
-            {
-                break;
-            }
-            units.fetch_add(1, Ordering::Relaxed);
+async fn down(load: Load) -> io::Result<()> {
+    let mut tunnel = load.tunnel().await?;
+    tunnel.write_all(b"D").await?;
+    loop {
+        match sink::some(&tunnel, CHUNK).await? {
+            0 => return Err(io::Error::other("the tunnel has ended")),
+            read => load.done(read),
         }
     }
-    Ok(())
 }
 
-/// Reads a 200 with so many bytes of content; false where the connection has ended.
-fn response(stream: &mut TcpStream, size: usize, buffer: &mut [u8]) -> io::Result<bool> {
-    let mut length = 0;
-    let head = loop {
-        match stream.read(&mut buffer[length..]) {
-            Ok(0) | Err(_) => return Ok(false),
-            Ok(read) => length += read,
-        }
-        if let Some(end) = buffer[..length]
-            .windows(4)
-            .position(|end| end == b"\r\n\r\n")
-        {
-            break end + 4;
-        }
-    };
-    if !buffer.starts_with(b"HTTP/1.") || &buffer[9..12] != b"200" {
-        return Err(io::Error::other(
-            String::from_utf8_lossy(&buffer[..head]).into_owned(),
-        ));
+async fn up(load: Load) -> io::Result<()> {
+    let mut tunnel = load.tunnel().await?;
+    let chunk = vec![b'U'; CHUNK];
+    loop {
+        load.done(tunnel.write(&chunk).await?);
     }
-    let mut left = size.saturating_sub(length - head);
-    while left > 0 {
-        let most = left.min(buffer.len());
-        match stream.read(&mut buffer[..most])? {
-            0 => return Ok(false),
-            read => left -= read,
-        }
-    }
-    Ok(true)
 }
