@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use http::header::CONNECTION;
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 
 use crate::access::{AccessRecord, millis};
 use crate::config::Config;
@@ -54,7 +56,7 @@ use connection::Connection;
 use forward::Answer;
 use pool::Pool;
 use progress::InFlight;
-use relay::Pipes;
+use relay::Bulk;
 use resolve::Resolved;
 pub use resolve::{Resolver, ResolverError, ResolverSettings};
 use respond::Failure;
@@ -80,7 +82,7 @@ pub struct Proxy {
     dialer: Dialer,
     pool: Arc<Pool>,
     tunnels: Arc<Tunnels>,
-    pipes: Arc<Pipes>,
+    bulk: Bulk,
     metrics: Arc<Metrics>,
     tracer: Option<Arc<Tracer>>,
     admission: Admission,
@@ -110,7 +112,10 @@ impl Proxy {
             )),
             admission: Admission::new(max_connections, config.max_connections_per_client),
             config,
-            pipes: Arc::new(Pipes::new(limits::MOST_PIPES)),
+            bulk: Bulk::new(
+                limits::MOST_PIPES,
+                Handle::current().metrics().num_workers(),
+            ),
             enforced,
             resolver,
             dialer,
@@ -201,6 +206,8 @@ impl Proxy {
 
 /// Accepts connections until the drain closes the listeners.
 pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, mut drain: Drain) {
+    // What is accepted has the listener's options.
+    let _ = tune(&listener);
     let mut backoff = ACCEPT_BACKOFF;
     loop {
         let accepted = tokio::select! {
@@ -229,7 +236,6 @@ pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, mut drain: Drain) {
 /// Serves a connection in a task of its own, or tells it at once that there is no room.
 fn admit(proxy: &Arc<Proxy>, socket: TcpStream, client: SocketAddr, drain: &Drain) {
     let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-    let _ = tune(&socket);
     let name = || {
         let in_force = proxy.enforced.load();
         in_force.policy().identify(client.ip(), None).name
@@ -350,9 +356,10 @@ fn refuse(
 }
 
 /// Sets what every socket of the data path has: small writes leave at once, dead peers are found.
-fn tune(socket: &TcpStream) -> io::Result<()> {
+fn tune(socket: impl AsFd) -> io::Result<()> {
     use rustix::net::sockopt;
-    socket.set_nodelay(true)?;
+    let socket = socket.as_fd();
+    sockopt::set_tcp_nodelay(socket, true)?;
     sockopt::set_socket_keepalive(socket, true)?;
     sockopt::set_tcp_keepidle(socket, PROBE_AFTER)?;
     sockopt::set_tcp_keepintvl(socket, PROBE_AFTER / 4)?;

@@ -2,7 +2,8 @@
 //!
 //! An idle direction holds no buffer: it waits for readiness, reads into a scratch buffer of its
 //! thread and keeps only what the other side did not take at once. A direction that moves much
-//! goes through a kernel pipe instead, for as long as it does (`direction.rs`, `pipes.rs`).
+//! goes through a kernel pipe instead, for as long as it does (`direction.rs`, `pipes.rs`), and
+//! takes turns with all others that do (`turns.rs`).
 //!
 //! Each direction ends by itself: the end of one side's data becomes a half-close on the other
 //! (RFC 9110 §9.3.6 has a tunnel end when both sides have closed), and a reset of one side
@@ -21,9 +22,11 @@ mod direction;
 mod pipes;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use direction::{Ended, OneWay};
-pub(crate) use pipes::Pipes;
+use pipes::Pipes;
+use turns::Turns;
 
 /// Is told of every byte that was handed to the receiving side.
 pub(crate) trait Count {
@@ -37,6 +40,23 @@ pub(crate) struct Early {
     pub(crate) from_upstream: Bytes,
 }
 
+/// What directions that move bulk share.
+#[derive(Clone, Debug)]
+pub(crate) struct Bulk {
+    pipes: Arc<Pipes>,
+    turns: Arc<Turns>,
+}
+
+impl Bulk {
+    /// At most so many pipes, each of which takes two descriptors, and so many turns at once.
+    pub(crate) fn new(most_pipes: usize, turns: usize) -> Self {
+        Self {
+            pipes: Arc::new(Pipes::new(most_pipes)),
+            turns: Arc::new(Turns::new(turns)),
+        }
+    }
+}
+
 /// Copies until both directions have ended, or one side has failed.
 ///
 /// Whoever failed, the other side is reset when its socket is dropped.
@@ -44,11 +64,11 @@ pub(crate) async fn relay(
     client: &TcpStream,
     upstream: &TcpStream,
     early: Early,
-    pipes: &Arc<Pipes>,
+    bulk: &Bulk,
     count: &impl Count,
 ) -> End {
-    let mut up = OneWay::new(client, upstream, early.from_client, pipes);
-    let mut down = OneWay::new(upstream, client, early.from_upstream, pipes);
+    let mut up = OneWay::new(client, upstream, early.from_client, bulk);
+    let mut down = OneWay::new(upstream, client, early.from_upstream, bulk);
     let end = poll_fn(|cx| {
         // Both are polled each time, so that neither waits for the other.
         let sent = up.poll(cx, |bytes| count.moved(Direction::ClientToUpstream, bytes));

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::Proxy;
 use super::connection::{Connection, Held};
-use super::relay::{self, Count, Early, Pipes, relay};
+use super::relay::{self, Bulk, Count, Early, relay};
 use super::respond::Failure;
 use crate::access::AccessRecord;
 use crate::metrics::Direction;
@@ -102,8 +102,8 @@ impl Takeover {
             from_client,
             from_upstream: self.from_upstream,
         };
-        let pipes = Arc::clone(&proxy.pipes);
-        tokio::spawn(run(client, self.upstream, early, pipes, record, held));
+        let bulk = proxy.bulk.clone();
+        tokio::spawn(run(client, self.upstream, early, bulk, record, held));
     }
 }
 
@@ -111,7 +111,7 @@ async fn run(
     client: TcpStream,
     upstream: TcpStream,
     early: Early,
-    pipes: Arc<Pipes>,
+    bulk: Bulk,
     mut record: TunnelRecord,
     _held: Held,
 ) {
@@ -123,7 +123,7 @@ async fn run(
             relay::reset(&upstream);
             end
         }
-        end = relay(&client, &upstream, early, &pipes, record.tunnel()) => end,
+        end = relay(&client, &upstream, early, &bulk, record.tunnel()) => end,
     };
     // Both sockets are gone before the tunnel is accounted for as ended.
     drop((client, upstream));

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -11,13 +10,16 @@ use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::pipes::{Borrowed, Pipes};
+use super::Bulk;
+use super::pipes::Borrowed;
+use super::turns::Place;
 
 /// As much as a socket's default receive window holds, so one read often empties it.
 const SCRATCH: usize = 64 * 1024;
 
-/// A direction yields after this many bytes, so that a busy tunnel leaves the thread to others.
-const BYTES_PER_TURN: usize = 1024 * 1024;
+/// A direction yields after this many bytes, so that a busy tunnel leaves the thread to others: what a
+/// pipe holds, and well under a tenth of a millisecond.
+const BYTES_PER_TURN: usize = 256 * 1024;
 
 /// A turn that moves this much without a pause is bulk, and the next goes through a pipe; one that
 /// moves less is not. Two full reads: a single one is what any response of a page is.
@@ -39,11 +41,20 @@ pub(super) enum Ended {
     Writing,
 }
 
+/// How a turn came to its end; one that waits for a socket is pending.
+enum Turn {
+    Ended(Ended),
+    /// There may be more, of which no socket will tell.
+    UsedUp,
+}
+
 /// From one socket to the other.
 pub(super) struct OneWay<'a> {
     from: &'a TcpStream,
     to: &'a TcpStream,
-    pipes: &'a Arc<Pipes>,
+    shared: &'a Bulk,
+    /// Among the directions that move bulk.
+    place: Place<'a>,
     /// Read but not taken yet; without memory most of the time.
     kept: Kept,
     /// Whether the last turn moved enough for a pipe to pay.
@@ -67,7 +78,7 @@ impl<'a> OneWay<'a> {
         from: &'a TcpStream,
         to: &'a TcpStream,
         early: Bytes,
-        pipes: &'a Arc<Pipes>,
+        shared: &'a Bulk,
     ) -> Self {
         let kept = if early.is_empty() {
             Kept::Nothing
@@ -77,7 +88,8 @@ impl<'a> OneWay<'a> {
         Self {
             from,
             to,
-            pipes,
+            shared,
+            place: Place::new(&shared.turns),
             kept,
             bulk: false,
             drained: false,
@@ -92,54 +104,59 @@ impl<'a> OneWay<'a> {
 
     /// Moves what can be moved now; `moved` is told of each write.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, moved: impl Fn(usize)) -> Poll<Ended> {
-        if let Some(ended) = self.ended {
-            return Poll::Ready(ended);
-        }
-        let mut turn = 0;
-        let polled = self.poll_turn(cx, &mut |bytes| {
-            turn += bytes;
-            moved(bytes);
-        });
-        match polled {
-            Poll::Ready(ended) => {
-                self.kept = Kept::Nothing;
-                self.ended = Some(ended);
-                Poll::Ready(ended)
+        loop {
+            if let Some(ended) = self.ended {
+                return Poll::Ready(ended);
             }
-            Poll::Pending => {
-                self.bulk = turn >= BULK;
-                self.rest();
-                Poll::Pending
+            if self.bulk {
+                ready!(self.place.poll_turn(cx));
+            }
+            let mut bytes = 0;
+            let turn = self.poll_turn(cx, &mut |moved_now| {
+                bytes += moved_now;
+                moved(moved_now);
+            });
+            self.place.end();
+            self.bulk = bytes >= BULK;
+            match turn {
+                Poll::Ready(Turn::UsedUp) => self.rest(),
+                Poll::Ready(Turn::Ended(ended)) => {
+                    self.kept = Kept::Nothing;
+                    self.ended = Some(ended);
+                }
+                Poll::Pending => {
+                    self.rest();
+                    return Poll::Pending;
+                }
             }
         }
     }
 
-    fn poll_turn(&mut self, cx: &mut Context<'_>, moved: &mut impl FnMut(usize)) -> Poll<Ended> {
+    fn poll_turn(&mut self, cx: &mut Context<'_>, moved: &mut impl FnMut(usize)) -> Poll<Turn> {
         let mut turn = 0;
         loop {
             match self.poll_flush(cx, moved) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Ended::Writing),
+                Poll::Ready(Err(_)) => return Poll::Ready(Turn::Ended(Ended::Writing)),
                 Poll::Pending => return Poll::Pending,
             }
             if self.drained {
                 // A side that has already gone needs no half-close.
                 let _ = rustix::net::shutdown(self.to, Shutdown::Write);
-                return Poll::Ready(Ended::Finished);
+                return Poll::Ready(Turn::Ended(Ended::Finished));
             }
             if turn >= BYTES_PER_TURN {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+                return Poll::Ready(Turn::UsedUp);
             }
             if ready!(self.from.poll_read_ready(cx)).is_err() {
-                return Poll::Ready(Ended::Reading);
+                return Poll::Ready(Turn::Ended(Ended::Reading));
             }
             if self.bulk || turn >= BULK {
                 self.take_pipe();
             }
             match self.fill(moved) {
                 Ok(bytes) => turn += bytes,
-                Err(ended) => return Poll::Ready(ended),
+                Err(ended) => return Poll::Ready(Turn::Ended(ended)),
             }
         }
     }
@@ -147,7 +164,7 @@ impl<'a> OneWay<'a> {
     /// A pipe to move bytes through, if there is one to be had.
     fn take_pipe(&mut self) {
         if matches!(self.kept, Kept::Nothing)
-            && let Some(pipe) = self.pipes.borrow()
+            && let Some(pipe) = self.shared.pipes.borrow()
         {
             self.kept = Kept::Piped(pipe);
         }

@@ -48,14 +48,14 @@ impl Relayed {
     /// With no pipe to be had everything is copied.
     async fn with(most_pipes: usize) -> Self {
         let ((client, near), (upstream, far)) = (pair().await, pair().await);
-        let pipes = Arc::new(Pipes::new(most_pipes));
-        let taken = (most_pipes == 0).then(|| pipes.borrow());
+        let bulk = Bulk::new(most_pipes, 1);
+        let taken = (most_pipes == 0).then(|| bulk.pipes.borrow());
         let counts = Arc::new(Counts::default());
         let count = Arc::clone(&counts);
         let running = tokio::spawn(async move {
             let _taken = taken;
             let early = Early::default();
-            let end = relay(&near, &far, early, &pipes, &count).await;
+            let end = relay(&near, &far, early, &bulk, &count).await;
             drop((near, far));
             end
         });
@@ -188,13 +188,58 @@ async fn small_messages_alternate_after_bulk() {
 #[tokio::test]
 async fn a_tunnel_task_stays_small() {
     let ((client, _near), (upstream, _far)) = (pair().await, pair().await);
-    let pipes = Arc::new(Pipes::new(1));
+    let bulk = Bulk::new(1, 1);
     let counts = Arc::new(Counts::default());
-    let future = relay(&client, &upstream, Early::default(), &pipes, &counts);
+    let future = relay(&client, &upstream, Early::default(), &bulk, &counts);
     // Ten thousand idle tunnels are the point of the gateway.
     assert!(
         size_of_val(&future) <= 512,
         "{} bytes",
         size_of_val(&future)
     );
+}
+
+#[tokio::test]
+async fn a_message_passes_many_tunnels_that_move_bulk() {
+    /// One thread runs them all here, so the order of their turns is what decides.
+    const TUNNELS: usize = 100;
+    let bulk = Bulk::new(TUNNELS, 1);
+    let moved = Arc::new(Counts::default());
+    for _ in 0..TUNNELS {
+        let (mut client, mut upstream) = busy(&bulk, &moved).await;
+        tokio::spawn(async move {
+            let chunk = pattern(MUCH / 16);
+            while upstream.write_all(&chunk).await.is_ok() {}
+        });
+        tokio::spawn(async move {
+            let mut chunk = vec![0; MUCH / 16];
+            while client.read(&mut chunk).await.is_ok_and(|read| read > 0) {}
+        });
+    }
+    let (mut client, mut upstream) = busy(&bulk, &Arc::default()).await;
+    tokio::spawn(async move {
+        let mut four = [0; 4];
+        while upstream.read_exact(&mut four).await.is_ok() {
+            upstream.write_all(&four).await.unwrap();
+        }
+    });
+    let mut between = Vec::new();
+    for _ in 0..50 {
+        let before = moved.down.load(Ordering::Relaxed);
+        client.write_all(b"ping").await.unwrap();
+        client.read_exact(&mut [0; 4]).await.unwrap();
+        between.push(moved.down.load(Ordering::Relaxed) - before);
+    }
+    between.sort_unstable();
+    let median = between[between.len() / 2];
+    // A turn of each tunnel, there and back, would be fifty megabytes.
+    assert!(median < MUCH / 2, "{median} bytes of bulk went before");
+}
+
+/// The two ends of a relay that runs by itself.
+async fn busy(bulk: &Bulk, counts: &Arc<Counts>) -> (TcpStream, TcpStream) {
+    let ((client, near), (upstream, far)) = (pair().await, pair().await);
+    let (bulk, counts) = (bulk.clone(), Arc::clone(counts));
+    tokio::spawn(async move { relay(&near, &far, Early::default(), &bulk, &counts).await });
+    (client, upstream)
 }
