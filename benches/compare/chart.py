@@ -2,7 +2,7 @@
 
 from xml.sax.saxutils import escape
 
-COLOURS = {"outgate": "#d9480f", "envoy": "#868e96", "squid": "#a5b0bb", "smokescreen": "#bcc5cd", "tinyproxy": "#d3d9de"}
+COLOURS = {"outgate": "#d9480f", "envoy": "#868e96", "squid": "#a5b0bb", "smokescreen": "#bcc5cd", "tinyproxy": "#d3d9de", "bare": "#fff0e6"}
 LABEL, BAR, FIGURE, STEP, GAP, HEAD, FOOT = 200, 360, 240, 15, 12, 34, 26
 STYLE = "text{font:12px system-ui,sans-serif;fill:#212529}.small{font-size:10.5px;fill:#495057}"
 

@@ -13,7 +13,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = ROOT / "target" / "compare"
 LOAD = CACHE / "load/release/outgate-compare"
-NAMES = ["outgate", "envoy", "squid", "smokescreen", "tinyproxy"]
+NAMES = ["outgate", "envoy", "squid", "smokescreen", "tinyproxy", "bare"]
 ENVOY, SMOKESCREEN = "1.40.0", "v0.0.4"
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -54,9 +54,14 @@ def install(peers: list[str]) -> None:
     subprocess.run([*load, *manifest], check=True)
 
 
+def does(peer: str, row: str) -> bool:
+    """A bare relay speaks no HTTP, and holds too little to be compared at rest."""
+    return peer != "bare" or row in ("tunnel", "ping-pong") or row.startswith("bulk")
+
+
 def versions(peers: list[str], binary: pathlib.Path) -> dict[str, str]:
     commands = {"outgate": [str(binary), "--version"], "squid": ["squid", "-v"], "tinyproxy": ["tinyproxy", "-v"]}
-    known = {"envoy": f"Envoy {ENVOY}", "smokescreen": f"Smokescreen {SMOKESCREEN}"}
+    known = {"envoy": f"Envoy {ENVOY}", "smokescreen": f"Smokescreen {SMOKESCREEN}", "bare": "a relay that only splices"}
     for peer in (peer for peer in peers if peer in commands):
         lines = subprocess.run(commands[peer], capture_output=True, text=True).stdout.splitlines()
         known[peer] = next((line for line in lines if any(letter.isdigit() for letter in line)), "unknown")
@@ -124,6 +129,8 @@ class Proxy:
                 str(CACHE / "smokescreen"), "--listen-ip", "127.0.0.1", "--listen-port", str(self.port),
                 "--allow-range", "127.0.0.0/8", "--config-file", str(config), "--egress-acl-file", str(acl),
             ], {}
+        if peer == "bare":
+            return [str(LOAD), "bare", str(self.port)], {}
         config.write_text(
             f"Port {self.port}\nListen 127.0.0.1\nMaxClients 20000\nTimeout 600\nLogLevel Critical\n"
             f"LogFile \"{folder}/tinyproxy.log\"\nAllow 127.0.0.1\n"

@@ -17,7 +17,11 @@ def table(results: Results, failures: dict[tuple[str, str], list[str]], peers: l
     for row in (row for row in AT_REST if row in results):
         for figure in AT_REST[row]:
             taken = [results[row].get(peer, {}).get(figure.key) for peer in peers]
-            cells = ["failed" if value is None else f"{value:,.1f}".removesuffix(".0") for value in taken]
+            missing = ["failed" if (row, peer) in failures else "–" for peer in peers]
+            cells = [
+                absent if value is None else f"{value:,.1f}".removesuffix(".0")
+                for value, absent in zip(taken, missing)
+            ]
             own = results[row].get("outgate", {}).get(figure.key)
             met = "" if own is None else "met" if figure.met(own) else "missed"
             lines.append(f"| {figure.name} | {' | '.join(cells)} | {figure.wanted()} | {met} |")
@@ -27,7 +31,7 @@ def table(results: Results, failures: dict[tuple[str, str], list[str]], peers: l
 
 def cell(figures: dict[str, float], failed: list[str] | None) -> str:
     if not figures:
-        return "failed"
+        return "failed" if failed else "–"
     mark = f", {len(failed)} failed" if failed else ""
     return f"{figures['rate']:,.0f} ({figures['cpu_us']:,.1f}{mark})"
 
@@ -39,5 +43,7 @@ def verdict(row: str, by_peer: dict[str, dict[str, float]]) -> str:
         return ""
     rate, cpu = own["rate"] / envoy["rate"], own["cpu_us"] / max(envoy["cpu_us"], 1e-9)
     met = "met" if rate >= ROWS[row].rate and cpu <= ROWS[row].cpu else "missed"
-    ahead = [peer for peer, figures in by_peer.items() if figures and figures["rate"] > own["rate"]]
+    ahead = [
+        peer for peer, figures in by_peer.items() if peer != "bare" and figures and figures["rate"] > own["rate"]
+    ]
     return f"{rate:.2f} ×, {cpu:.2f} × CPU: {met}" + (f"; {', '.join(ahead)} ahead" if ahead else "")

@@ -3,7 +3,8 @@
 //! They share the cores with the proxy, so what they do costs as little as can be: no thread is woken
 //! for a message while another is at work, and bulk that arrives is counted and dropped in the kernel.
 //!
-//! `origin` prints its port and serves until its standard input closes. Every other command puts
+//! `origin` prints its port and serves until its standard input closes; `bare` is the relay that proxies
+//! are compared with. Every other command puts
 //! load on a proxy and prints how many units it did, and in how many seconds.
 
 use std::cell::Cell;
@@ -18,9 +19,11 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, timeout};
 
+mod bare;
 mod get;
 mod idle;
 mod origin;
+mod pace;
 mod sink;
 
 /// Bytes of one write or read of bulk.
@@ -34,6 +37,9 @@ async fn main() -> io::Result<()> {
     let argument = |at: usize| arguments.get(at).map_or("", String::as_str);
     if argument(0) == "origin" {
         return origin::run().await;
+    }
+    if argument(0) == "bare" {
+        return bare::run(argument(1).parse().expect("a port"));
     }
     let load = Load {
         proxy: argument(1).parse().expect("the proxy's address"),
@@ -49,6 +55,7 @@ async fn main() -> io::Result<()> {
         "down" => load.run(down).await,
         "up" => load.run(up).await,
         "get" => load.run(get::run).await,
+        "pace" => pace::run(&load).await,
         "idle" => idle::run(&load).await,
         other => panic!("{other:?} is no command"),
     }
