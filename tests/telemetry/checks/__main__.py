@@ -22,6 +22,9 @@ TRAFFIC_SECONDS = 25
 # A picture wants more to show.
 PICTURED_SECONDS = 240
 HELD_TUNNELS = 3
+# The rules by name, as metrics and traces have them.
+PAGES, MESSAGES = "pages", "messages"
+BROKEN_POLICY = "rules: [{ name: pages, hosts: [a b] }]\n"
 
 
 def main() -> int:
@@ -64,7 +67,8 @@ def run(options: argparse.Namespace, bench: "Bench", report: Report) -> None:
         client.hold(HELD_TUNNELS)
     load = Load(clients, pause_seconds=0.3)
     try:
-        time.sleep(PICTURED_SECONDS if options.picture else TRAFFIC_SECONDS)
+        seconds = PICTURED_SECONDS if options.picture else TRAFFIC_SECONDS
+        change_policy(report, bench, prometheus, seconds, len(gates))
         metrics.check_live(report, prometheus, HELD_TUNNELS * len(clients))
         metrics.check_scrape(report, prometheus)
         metrics.check_rules(report, prometheus)
@@ -82,19 +86,42 @@ def run(options: argparse.Namespace, bench: "Bench", report: Report) -> None:
         traces.check_traces(report, protocol, client, bench.sink, bench.origin)
     received = sum(client.received for client in clients)
     tunnelled = sum(client.tunnelled for client in clients)
-    to_origin, to_echo = bench.rules()
     metrics.check_totals(
         report,
         prometheus,
         {
-            (to_origin, "upstream_to_client"): received,
-            (to_echo, "client_to_upstream"): tunnelled,
-            (to_echo, "upstream_to_client"): tunnelled,
+            (PAGES, "upstream_to_client"): received,
+            (MESSAGES, "client_to_upstream"): tunnelled,
+            (MESSAGES, "upstream_to_client"): tunnelled,
         },
     )
     metrics.check_with_promtool(report, options.root, gates["grpc"].metrics())
     for protocol, gate in gates.items():
         report.check(f"{protocol}: no span was dropped", gate.has_dropped_nothing)
+
+
+def change_policy(
+    report: Report, bench: "Bench", prometheus: metrics.Prometheus, seconds: float, gates: int
+) -> None:
+    """Lets traffic run for so long, and has the gateways read a better policy, a broken one, and a sound one."""
+    begun = time.monotonic()
+    changes = [
+        ("another rule", 0.3, bench.policy(more=["later"]), "ok", 1),
+        ("a broken file", 0.5, BROKEN_POLICY, "error", 1),
+        ("the first rules again", 0.7, bench.policy(), "ok", 2),
+    ]
+    for what, share, policy, result, times in changes:
+        time.sleep(max(0.0, begun + share * seconds - time.monotonic()))
+        bench.policy_file.write_text(policy)
+        expression = f'sum(outgate_policy_reloads_total{{result="{result}"}})'
+        report.check(
+            f"PromQL: policy reload, {what}",
+            lambda expression=expression, times=times: prometheus.becomes(expression, times * gates),
+        )
+    report.check(
+        "PromQL: policies put in force", lambda: prometheus.becomes("min(outgate_policy_generation)", 3)
+    )
+    time.sleep(max(0.0, begun + seconds - time.monotonic()))
 
 
 class Gate:
@@ -134,6 +161,8 @@ class Bench:
         )
         self.dns = names.wait_for(r"dns=(\d+)").group(1)
         self.start_collector()
+        self.policy_file = self.work / "policy.yaml"
+        self.policy_file.write_text(self.policy())
 
     def start(self, name: str, command: list[str], environment: dict[str, str] | None = None) -> Program:
         program = Program(self.work / f"{name}.log", command, environment or {})
@@ -177,9 +206,16 @@ class Bench:
         )
         return certificate, key
 
-    def rules(self) -> tuple[str, str]:
-        """The rule of the plain requests, and that of the tunnels."""
-        return f"{ALLOWED}:{self.origin.server_port}", f"{ALLOWED}:{self.echo.server_address[1]}"
+    def policy(self, more: list[str] = []) -> str:
+        """A rule for plain requests, one for tunnels, one for names that are not there, and more."""
+        loopback = ["127.0.0.0/8"]
+        echo = self.echo.server_address[1]
+        rules = [
+            {"name": PAGES, "hosts": [ALLOWED], "ports": [self.origin.server_port], "addresses": loopback},
+            {"name": MESSAGES, "hosts": [ALLOWED], "ports": [echo], "addresses": loopback},
+            {"name": "missing", "hosts": [MISSING], "ports": ["*"]},
+        ]
+        return json.dumps({"rules": rules + [{"name": name, "hosts": [f"{name}.test"]} for name in more]})
 
     def start_gate(self, protocol: str) -> Gate:
         # A proxy that is not there: an exporter that heeds it exports nothing.
@@ -194,8 +230,7 @@ class Bench:
                     "OUTGATE_ADMIN_LISTEN": "127.0.0.1:0",
                     "OUTGATE_INSPECT_LISTEN": "off",
                     "OUTGATE_LOG_FORMAT": "json",
-                    "OUTGATE_ALLOW": " ".join([*self.rules(), f"{MISSING}:*"]),
-                    "OUTGATE_ALLOW_ADDRESSES": "127.0.0.0/8",
+                    "OUTGATE_POLICY_FILE": str(self.policy_file),
                     "OUTGATE_DNS_SERVERS": f"127.0.0.1:{self.dns}",
                     "OUTGATE_DRAIN_DELAY": "0s",
                     "OTEL_EXPORTER_OTLP_ENDPOINT": f"{'https' if protocol == 'grpc' else 'http'}://localhost:{self.ports[protocol]}",
@@ -221,7 +256,15 @@ class Bench:
                 "evaluation_interval": INTERVAL,
             },
             "rule_files": [str(self.options.root / "deploy/prometheus/rules.yaml")],
-            "scrape_configs": [{"job_name": "outgate", "static_configs": [{"targets": targets}]}],
+            "scrape_configs": [
+                {
+                    "job_name": "outgate",
+                    "static_configs": [
+                        {"targets": [target], "labels": {"instance": f"outgate-{number}"}}
+                        for number, target in enumerate(targets)
+                    ],
+                }
+            ],
         }
         path = self.work / "prometheus.yaml"
         path.write_text(json.dumps(config))

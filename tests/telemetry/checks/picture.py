@@ -1,4 +1,4 @@
-"""Draws the dashboard's panels from its own queries, for readers who have no Grafana at hand."""
+"""Draws the dashboard from its own queries, for readers who have no Grafana at hand."""
 
 import json
 import math
@@ -11,37 +11,71 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plot
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from .metrics import Prometheus, queries
 
-COLUMNS = 4
-BACKGROUND, PANEL, TEXT, GRID = "#111217", "#181b1f", "#ccccdc", "#2c3235"
+MOST_COLUMNS = 4
+BACKGROUND, PANEL, TEXT, FAINT, GRID = "#111217", "#181b1f", "#ccccdc", "#7b8087", "#2c3235"
 COLOURS = ["#73bf69", "#5794f2", "#f2cc0c", "#ff780a", "#f2495c", "#b877d9", "#8ab8ff", "#96d98d"]
 
 
 def draw(prometheus: Prometheus, dashboard: Path, picture: Path, seconds: int) -> None:
-    """Draws the last `seconds` of every graph of the dashboard."""
-    panels = [panel for panel in json.loads(dashboard.read_text())["panels"] if panel["type"] == "timeseries"]
+    """Draws the dashboard as it is now, its graphs over the last `seconds`."""
     by_title: dict[str, list[tuple[str, str]]] = {}
     for title, legend, expression in queries(dashboard):
         by_title.setdefault(title, []).append((legend, expression))
     # One moment for all queries, so that their samples fall on the same times.
     now = int(time.time())
-    rows = math.ceil(len(panels) / COLUMNS)
-    plot.rcParams.update({"text.color": TEXT, "font.size": 7, "font.family": "DejaVu Sans"})
-    figure, grid = plot.subplots(rows, COLUMNS, figsize=(4.2 * COLUMNS, 2.3 * rows), facecolor=BACKGROUND)
-    axes = list(grid.flat)
-    for axis, panel in zip(axes, panels):
-        draw_panel(axis, panel, by_title[panel["title"]], prometheus, now, seconds)
-    for axis in axes[len(panels) :]:
-        axis.set_axis_off()
-    figure.tight_layout(h_pad=1.6)
-    figure.savefig(picture, dpi=90, facecolor=BACKGROUND)
+    lines = lines_of_panels(json.loads(dashboard.read_text())["panels"])
+    plot.rcParams.update({"text.color": TEXT, "font.size": 9.5, "font.family": "DejaVu Sans"})
+    heights = [1.1 if panels[0]["type"] == "stat" else 2.9 for _, panels in lines]
+    figure = plot.figure(figsize=(17, sum(heights)), facecolor=BACKGROUND, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.06)
+    parts = figure.subfigures(len(lines), 1, height_ratios=heights)
+    for part, (heading, panels) in zip(parts, lines, strict=True):
+        part.set_facecolor(BACKGROUND)
+        part.suptitle(heading or " ", x=0.012, ha="left", fontsize=12, fontweight="bold")
+        for axis, panel in zip(part.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
+            targets = by_title[panel["title"]]
+            if panel["type"] == "stat":
+                draw_value(axis, panel, targets[0][1], prometheus)
+            else:
+                draw_graph(axis, panel, targets, prometheus, now, seconds)
+    figure.savefig(picture, dpi=85, facecolor=BACKGROUND)
     print(f"drawn: {picture}")
 
 
-def draw_panel(
+def lines_of_panels(panels: list[dict]) -> list[tuple[str, list[dict]]]:
+    """The panels side by side, each line with the heading of the row that it begins."""
+    rows: list[tuple[str, list[dict]]] = []
+    for panel in panels:
+        if panel["type"] == "row":
+            rows.append((panel["title"], []))
+        else:
+            rows[-1][1].append(panel)
+    lines = []
+    for heading, members in rows:
+        is_values = members[0]["type"] == "stat"
+        count = 1 if is_values else math.ceil(len(members) / MOST_COLUMNS)
+        length = math.ceil(len(members) / count)
+        for begin in range(0, len(members), length):
+            lines.append((heading if begin == 0 else "", members[begin : begin + length]))
+    return lines
+
+
+def draw_value(axis: Axes, panel: dict, expression: str, prometheus: Prometheus) -> None:
+    axis.set_facecolor(PANEL)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    value = with_unit(prometheus.value(expression), panel["fieldConfig"]["defaults"]["unit"])
+    axis.text(0.04, 0.72, panel["title"], transform=axis.transAxes, fontsize=9.5)
+    axis.text(0.5, 0.3, value, transform=axis.transAxes, fontsize=19, color=COLOURS[0], ha="center", va="center")
+
+
+def draw_graph(
     axis: Axes, panel: dict, targets: list[tuple[str, str]], prometheus: Prometheus, now: int, seconds: int
 ) -> None:
     lines = [
@@ -49,28 +83,37 @@ def draw_panel(
         for legend, expression in targets
         for line in series(prometheus, expression, legend, now, seconds)
     ]
-    lines = [line for line in lines if any(value > 0 for value in line[2])] or lines
+    moving = [line for line in lines if any(value > 0 for value in line[2])]
     defaults = panel["fieldConfig"]["defaults"]
     axis.set_facecolor(PANEL)
-    axis.set_title(panel["title"], loc="left", fontsize=8, color=TEXT)
-    axis.grid(color=GRID, linewidth=0.5)
-    axis.tick_params(colors=TEXT, length=0)
+    axis.set_title(panel["title"], loc="left", fontsize=10.5, color=TEXT)
+    axis.set_axisbelow(True)
+    axis.grid(color=GRID, linewidth=0.6)
+    axis.tick_params(colors=FAINT, length=0)
+    axis.yaxis.set_major_locator(MaxNLocator(5))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: with_unit(value, defaults["unit"])))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.0f} s" if value else "now"))
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 60:+.0f} min" if value else "now"))
+    axis.set_xticks(range(-seconds, 1, 60))
     for spine in axis.spines.values():
         spine.set_visible(False)
-    if defaults["custom"]["stacking"]["mode"] == "normal" and lines:
-        times = max((line[1] for line in lines), key=len)
-        heights = [[dict(zip(line[1], line[2])).get(time, 0) for time in times] for line in lines]
-        axis.stackplot(times, heights, labels=[line[0] for line in lines], colors=COLOURS, alpha=0.7)
+    if defaults["custom"]["stacking"]["mode"] == "normal" and moving:
+        times = max((line[1] for line in moving), key=len)
+        heights = [[dict(zip(line[1], line[2])).get(time, 0) for time in times] for line in moving]
+        axis.stackplot(times, heights, labels=[line[0] for line in moving], colors=COLOURS, alpha=0.75)
     else:
-        for (label, times, values), colour in zip(lines, COLOURS * 3):
-            axis.plot(times, values, label=label, color=colour, linewidth=1)
+        for (label, times, values), colour in zip(moving, COLOURS * 3):
+            axis.plot(times, values, label=label, color=colour, linewidth=1.6)
     axis.set_xlim(-seconds, 0)
+    if not moving:
+        axis.set_ylim(0, 1)
+        axis.set_yticks([0])
+        axis.text(0.5, 0.5, "0 all the time", transform=axis.transAxes, color=FAINT, ha="center", va="center")
+        return
     # Room for the legend.
-    axis.set_ylim(0, defaults.get("max") or axis.get_ylim()[1] * 1.3)
-    if lines:
-        axis.legend(loc="upper left", fontsize=6, frameon=False, labelcolor=TEXT, ncols=2)
+    rows = math.ceil(len(moving) / 2)
+    axis.set_ylim(0, axis.get_ylim()[1] * (1.1 + 0.14 * rows))
+    axis.legend(loc="upper left", fontsize=8.5, frameon=False, labelcolor=TEXT, ncols=2, handlelength=1.2)
 
 
 def series(

@@ -53,6 +53,7 @@ def check_traces(report: Report, protocol: str, client: Client, sink: Sink, orig
                 "server.address": ALLOWED,
                 "server.port": str(client.origin),
                 "client.address": "127.0.0.1",
+                "rule": "pages",
                 "result": "allowed",
                 "reason": "ok",
             },
