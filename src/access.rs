@@ -22,6 +22,8 @@ use crate::trace::context::{self, Parent};
 use crate::trace::{Span, Tracer};
 
 mod spans;
+#[cfg(test)]
+mod tests;
 
 use spans::RequestSpans;
 

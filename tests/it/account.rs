@@ -1,10 +1,11 @@
 use std::time::Duration;
 
 use hickory_resolver::proto::op::ResponseCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::dns::{Answer, DnsServer};
 use crate::harness::origin::Origin;
-use crate::harness::{TestProxy, connect_head, read_head, read_to_end, send};
+use crate::harness::{TestProxy, connect_head, read_head, read_to_end, send, within};
 
 #[tokio::test]
 async fn a_request_whose_client_goes_away_is_accounted_once() {
@@ -59,6 +60,34 @@ async fn a_request_that_is_read_together_with_the_reset_behind_it_is_accounted()
         count.rsplit(' ').next()?.parse::<usize>().ok()
     });
     assert_eq!(counts.sum::<usize>(), REQUESTS, "{metrics}");
+}
+
+#[tokio::test]
+async fn bulk_is_counted_while_its_tunnel_is_open() {
+    // So much that it leaves the buffers for pipes.
+    const BYTES: usize = 4 * 1024 * 1024;
+    let origin = Origin::scripted(|stream, _| async move {
+        let (mut reading, mut writing) = stream.into_split();
+        let _ = tokio::io::copy(&mut reading, &mut writing).await;
+    })
+    .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let target = format!("origin.test:{}", origin.port());
+    let (mut reading, mut writing) = proxy.tunnel(&target).await.into_split();
+    let sending = tokio::spawn(async move {
+        writing.write_all(&vec![7; BYTES]).await.unwrap();
+        writing
+    });
+    let mut received = vec![0; BYTES];
+    within(reading.read_exact(&mut received)).await.unwrap();
+    let _open = within(sending).await.unwrap();
+    for direction in ["client_to_upstream", "upstream_to_client"] {
+        let series = format!(
+            "outgate_copied_bytes_total{{direction=\"{direction}\",kind=\"connect\",rule=\"origin.test:*\"}}"
+        );
+        proxy.shows(&format!("{series} {BYTES}")).await;
+    }
+    proxy.shows("outgate_tunnels_active 1").await;
 }
 
 #[tokio::test]

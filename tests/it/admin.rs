@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::collector;
 use crate::harness::origin::Origin;
@@ -45,16 +45,34 @@ async fn probes_and_metrics_answer_on_the_admin_port_only() {
 #[tokio::test]
 async fn the_inspector_lists_tunnels_and_closes_one() {
     let origin = Origin::scripted(|mut stream, _| async move {
+        stream.read_exact(&mut [0; 5]).await.unwrap();
+        stream.write_all(b"welcome").await.unwrap();
         read_to_end(&mut stream).await;
     })
     .await;
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
     let target = format!("origin.test:{}", origin.port());
     let mut client = proxy.tunnel(&target).await;
-    let tunnels: serde_json::Value =
+    send(&mut client, b"hello").await;
+    within(client.read_exact(&mut [0; 7])).await.unwrap();
+    proxy
+        .shows("outgate_copied_bytes_total{direction=\"upstream_to_client\",kind=\"connect\",rule=\"origin.test:*\"} 7")
+        .await;
+    let mut tunnels: serde_json::Value =
         serde_json::from_str(&get(proxy.inspect, "/tunnels").await).unwrap();
-    assert_eq!(tunnels[0]["target"], target);
-    assert_eq!(tunnels[0]["rule"], "origin.test:*");
+    let tunnel = tunnels[0].as_object_mut().unwrap();
+    let mut seconds = |name| tunnel.remove(name).unwrap().as_f64().unwrap();
+    let (age, idle) = (seconds("age_seconds"), seconds("idle_seconds"));
+    for seconds in [age, idle] {
+        assert!((0.0..60.0).contains(&seconds), "{seconds}");
+    }
+    let expected = serde_json::json!([{
+        "id": 1, "target": target, "rule": "origin.test:*",
+        "client": client.local_addr().unwrap().to_string(),
+        "address": format!("127.0.0.1:{}", origin.port()),
+        "bytes_sent": 5, "bytes_received": 7,
+    }]);
+    assert_eq!(tunnels, expected);
     let id = &tunnels[0]["id"];
     let answer = call(proxy.inspect, "DELETE", &format!("/tunnels/{id}")).await;
     assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
