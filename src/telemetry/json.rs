@@ -1,18 +1,36 @@
 //! Log lines as JSON: one flat object a line.
 //!
 //! The formatter of `tracing-subscriber` goes through a serialiser and a second adapter for every
-//! value, which costs an access log line more than all the rest of it; this one writes into the
-//! subscriber's own buffer, and allocates nothing.
+//! value, which costs an access log line more than all the rest of it; this one writes into a
+//! buffer that each thread keeps, and allocates nothing.
 
+use std::cell::Cell;
 use std::error::Error;
 use std::fmt::{self, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Clock};
 use tracing_subscriber::registry::LookupSpan;
+
+/// Digits of a timestamp up to the point behind its seconds.
+const SECONDS: usize = "2026-01-02T03:04:05.".len();
+
+thread_local! {
+    /// What one line leaves to the next of its thread.
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+#[derive(Default)]
+struct Scratch {
+    line: String,
+    /// The second, since 1970, that `date` shows.
+    second: u64,
+    date: String,
+}
 
 /// Writes an event as `{"timestamp":…,"level":…,` its fields `,"target":…}`.
 #[derive(Debug)]
@@ -26,74 +44,98 @@ where
     fn format_event(
         &self,
         _context: &FmtContext<'_, S, N>,
-        mut line: Writer<'_>,
+        mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        line.write_str("{\"timestamp\":\"")?;
-        SystemTime.format_time(&mut line)?;
-        line.write_str("\",\"level\":\"")?;
-        line.write_str(event.metadata().level().as_str())?;
-        line.write_char('"')?;
-        let mut members = Members {
-            line: &mut line,
-            result: Ok(()),
-        };
-        event.record(&mut members);
-        members.result?;
-        line.write_str(",\"target\":")?;
-        text(&mut line, event.metadata().target())?;
-        line.write_str("}\n")
+        // Taken and put back: a value may log while it is written.
+        let mut scratch = SCRATCH.take();
+        let written = scratch
+            .write(event)
+            .and_then(|()| writer.write_str(&scratch.line));
+        SCRATCH.set(scratch);
+        written
     }
 }
 
-/// Writes fields as members of an object that has some already.
-struct Members<'a> {
-    line: &'a mut dyn Write,
-    result: fmt::Result,
+impl Scratch {
+    fn write(&mut self, event: &Event<'_>) -> fmt::Result {
+        self.line.clear();
+        self.line.push_str("{\"timestamp\":\"");
+        self.write_time()?;
+        self.line.push_str("\",\"level\":\"");
+        self.line.push_str(event.metadata().level().as_str());
+        self.line.push('"');
+        event.record(&mut Members(&mut self.line));
+        self.line.push_str(",\"target\":");
+        write_text(&mut self.line, event.metadata().target());
+        self.line.push_str("}\n");
+        Ok(())
+    }
+
+    /// Writes the time with microseconds, and the date anew with each second only.
+    fn write_time(&mut self) -> fmt::Result {
+        let mut now = since_epoch();
+        // Until the second has not turned while its date was written.
+        while self.date.is_empty() || self.second != now.as_secs() {
+            self.date.clear();
+            Clock.format_time(&mut Writer::new(&mut self.date))?;
+            self.date.truncate(SECONDS);
+            self.second = now.as_secs();
+            now = since_epoch();
+        }
+        self.line.push_str(&self.date);
+        write!(self.line, "{:06}Z", now.subsec_micros())
+    }
 }
 
+fn since_epoch() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+/// Writes fields as members of an object that has some already.
+struct Members<'a>(&'a mut String);
+
 impl Members<'_> {
-    fn member(&mut self, field: &Field, value: impl FnOnce(&mut dyn Write) -> fmt::Result) {
-        if self.result.is_err() {
-            return;
-        }
-        self.result = (|| {
-            self.line.write_char(',')?;
-            text(self.line, field.name())?;
-            self.line.write_char(':')?;
-            value(self.line)
-        })();
+    /// Writes the name of a member. It is an identifier of this program, so nothing in it is escaped.
+    fn name(&mut self, field: &Field) -> &mut String {
+        self.0.push_str(",\"");
+        self.0.push_str(field.name());
+        self.0.push_str("\":");
+        self.0
+    }
+
+    fn display(&mut self, field: &Field, value: impl fmt::Display) {
+        // Writing to a string cannot fail, and a value that fails is cut short.
+        let _ = write!(self.name(field), "{value}");
     }
 }
 
 impl Visit for Members<'_> {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.member(field, |line| {
-            if value.is_finite() {
-                write!(line, "{value:?}")
-            } else {
-                // JSON has no other number for it (RFC 8259 section 6).
-                line.write_str("null")
-            }
-        });
+        if value.is_finite() {
+            self.display(field, format_args!("{value:?}"));
+        } else {
+            // JSON has no number for it (RFC 8259 section 6).
+            self.display(field, "null");
+        }
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.member(field, |line| write!(line, "{value}"));
+        self.display(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.member(field, |line| write!(line, "{value}"));
+        self.display(field, value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.member(field, |line| {
-            line.write_str(if value { "true" } else { "false" })
-        });
+        self.display(field, value);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.member(field, |line| text(line, value));
+        write_text(self.name(field), value);
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
@@ -101,41 +143,46 @@ impl Visit for Members<'_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.member(field, |line| {
-            line.write_char('"')?;
-            write!(Escaped(line), "{value:?}")?;
-            line.write_char('"')
-        });
+        let line = self.name(field);
+        line.push('"');
+        let _ = write!(Escaped(line), "{value:?}");
+        line.push('"');
     }
 }
 
 /// Writes a string with its quotes.
-fn text(line: &mut dyn Write, text: &str) -> fmt::Result {
-    line.write_char('"')?;
-    Escaped(line).write_str(text)?;
-    line.write_char('"')
+fn write_text(line: &mut String, text: &str) {
+    line.push('"');
+    let _ = Escaped(line).write_str(text);
+    line.push('"');
 }
 
 /// Escapes what must not stand in a string as it is (RFC 8259 section 7).
-struct Escaped<'a>(&'a mut dyn Write);
+struct Escaped<'a>(&'a mut String);
 
 impl Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let must_escape = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
-        let mut rest = text;
-        while let Some(at) = rest.bytes().position(|byte| must_escape(&byte)) {
-            self.0.write_str(&rest[..at])?;
-            match rest.as_bytes()[at] {
-                b'"' => self.0.write_str("\\\""),
-                b'\\' => self.0.write_str("\\\\"),
-                b'\n' => self.0.write_str("\\n"),
-                b'\r' => self.0.write_str("\\r"),
-                b'\t' => self.0.write_str("\\t"),
-                control => write!(self.0, "\\u{control:04x}"),
-            }?;
-            rest = &rest[at + 1..];
+        let must_escape = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+        // Without a way out of the loop, which lets it look at many bytes at once.
+        let is_plain = !text
+            .bytes()
+            .fold(false, |found, byte| found | must_escape(byte));
+        if is_plain {
+            self.0.push_str(text);
+            return Ok(());
         }
-        self.0.write_str(rest)
+        for character in text.chars() {
+            match character {
+                '"' => self.0.push_str("\\\""),
+                '\\' => self.0.push_str("\\\\"),
+                '\n' => self.0.push_str("\\n"),
+                '\r' => self.0.push_str("\\r"),
+                '\t' => self.0.push_str("\\t"),
+                control if control < ' ' => write!(self.0, "\\u{:04x}", u32::from(control))?,
+                other => self.0.push(other),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -195,8 +242,7 @@ mod tests {
         assert_eq!(line.matches('\n').count(), 1);
         let mut value: Value = serde_json::from_str(&line).unwrap();
         let timestamp = value.as_object_mut().unwrap().remove("timestamp").unwrap();
-        let is_time = |text: &str| text.len() == 27 && text.ends_with('Z') && text.contains('T');
-        assert!(is_time(timestamp.as_str().unwrap()), "{timestamp}");
+        assert_eq!(timestamp.as_str().unwrap().len(), clock().len());
         assert_eq!(
             value,
             json!({
@@ -206,6 +252,30 @@ mod tests {
                 "error": "no \"luck\"", "target": "access",
             })
         );
+    }
+
+    /// The time as `tracing-subscriber` writes it.
+    fn clock() -> String {
+        let mut text = String::new();
+        Clock.format_time(&mut Writer::new(&mut text)).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_line_has_the_time_it_was_written_at() {
+        // Over the turn of a second.
+        for _ in 0..30 {
+            let before = clock();
+            let line = logged(|| tracing::info!("now"));
+            let after = clock();
+            let value: Value = serde_json::from_str(&line).unwrap();
+            let written = value["timestamp"].as_str().unwrap();
+            assert!(
+                *before <= *written && *written <= *after,
+                "{before} {written} {after}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     #[test]
