@@ -23,6 +23,7 @@ use super::client::ClientStream;
 use super::progress::{Progress, Waiting};
 use super::respond::{self, Failure};
 use super::tunnel::Takeover;
+use super::upstream::most_buffered;
 use super::{Proxy, handle, relay};
 use crate::access::AccessRecord;
 use crate::drain::{Drain, Phase};
@@ -138,6 +139,7 @@ pub(super) async fn serve(
     let stream = TokioIo::new(ClientStream::new(socket, Arc::clone(&progress)));
     let mut http = http1::Builder::new()
         .max_header_size(proxy.config.max_header_bytes)
+        .max_buf_size(most_buffered(&proxy.config))
         // The timeouts are kept here: hyper's would not be answered.
         .header_read_timeout(None)
         .serve_connection(stream, Requests(Arc::clone(&connection)));

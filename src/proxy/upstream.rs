@@ -74,6 +74,7 @@ impl Upstream {
     ) -> Result<Box<Self>, hyper::Error> {
         let (sender, driver) = http1::Builder::new()
             .max_header_size(config.max_header_bytes)
+            .max_buf_size(most_buffered(config))
             .handshake(TokioIo::new(socket))
             .await?;
         let patience = Patience::new(config.response_timeout);
@@ -165,6 +166,13 @@ impl Upstream {
         let mut cx = Context::from_waker(Waker::noop());
         self.driver.poll_without_shutdown(&mut cx).is_pending() && self.sender.is_ready()
     }
+}
+
+/// Bytes of one direction that hyper may hold, on either side: what it holds by default, or else a head of
+/// the greatest length, which it reads as a whole.
+pub(super) fn most_buffered(config: &Config) -> usize {
+    const DEFAULT: usize = 408 * 1024;
+    config.max_header_bytes.max(DEFAULT)
 }
 
 /// Whether a request authenticates its connection, and with it every later request there, rather

@@ -1,7 +1,7 @@
 use std::fmt::Write;
 
 use crate::harness::origin::Origin;
-use crate::harness::{TestProxy, connect_head, field, read_response, read_to_end, send};
+use crate::harness::{TestProxy, connect_head, field, read_head, read_response, read_to_end, send};
 
 /// Requests that are none, and a word that the answer has for each.
 const REQUESTS_THAT_ARE_NONE: &[(&str, &str)] = &[
@@ -152,6 +152,34 @@ async fn a_head_of_more_than_a_hundred_fields_is_answered_431() {
     proxy
         .shows("outgate_connections_rejected_total{reason=\"header_too_large\"} 1")
         .await;
+}
+
+#[tokio::test]
+async fn a_head_nearly_as_large_as_can_be_configured_passes_both_ways() {
+    const LARGE: usize = 1000 * 1024;
+    let mut origin = Origin::scripted(|mut stream, seen| async move {
+        let _ = seen.send(read_head(&mut stream).await.len().to_string());
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n",
+            "v".repeat(LARGE)
+        );
+        send(&mut stream, head.as_bytes()).await;
+    })
+    .await;
+    let proxy = TestProxy::builder()
+        .allow("origin.test:*")
+        .with(|config| config.max_header_bytes = 1024 * 1024)
+        .start()
+        .await;
+    let request = format!(
+        "GET http://origin.test:{}/ HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
+        origin.port(),
+        "v".repeat(LARGE)
+    );
+    let answer = proxy.ask(&request).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{}", &answer[..100]);
+    assert!(answer.len() > LARGE);
+    assert!(origin.received().await.parse::<usize>().unwrap() > LARGE);
 }
 
 #[tokio::test]
