@@ -7,10 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
-use schemars::{JsonSchema, Schema};
-use serde::{Deserialize, Deserializer};
 use serde_saphyr::{Location, MessageFormatter, Spanned, UserMessageFormatter};
 
 use super::clients::Clients;
@@ -18,6 +17,12 @@ use super::host::{HostPattern, parse_range};
 use super::ports::Ports;
 use super::rule::{Action, Rule};
 use super::{Mode, PathPrefix};
+
+mod document;
+#[cfg(test)]
+mod tests;
+
+use document::{Document, WrittenAction, WrittenClient, WrittenMode, WrittenPort, WrittenRule};
 
 /// A larger file is refused before it is read: ten thousand rules take about one.
 pub const MOST_BYTES: u64 = 4 * 1024 * 1024;
@@ -59,102 +64,6 @@ impl fmt::Display for FileError {
             self.line, self.column, self.message
         )
     }
-}
-
-/// The file as it is written.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(title = "Outgate policy")]
-struct Document {
-    /// Whether host rules bind, or only record what they would have denied.
-    #[serde(default, deserialize_with = "not_null")]
-    #[schemars(with = "WrittenMode")]
-    mode: Option<WrittenMode>,
-    /// Clients that rules can name.
-    #[serde(default, deserialize_with = "not_null")]
-    #[schemars(with = "Vec<WrittenClient>")]
-    clients: Option<Vec<WrittenClient>>,
-    /// Rules; deny wins over allow.
-    #[serde(default, deserialize_with = "not_null")]
-    #[schemars(with = "Vec<WrittenRule>")]
-    rules: Option<Vec<WrittenRule>>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum WrittenMode {
-    Enforce,
-    Report,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct WrittenClient {
-    /// The name that rules and logs use.
-    #[schemars(with = "String")]
-    name: Spanned<String>,
-    /// Networks its connections come from.
-    #[serde(default)]
-    #[schemars(with = "Vec<String>")]
-    networks: Vec<Spanned<String>>,
-    /// The user name it gives in `Proxy-Authorization: Basic`.
-    #[serde(default, deserialize_with = "not_null")]
-    #[schemars(with = "String")]
-    user: Option<Spanned<String>>,
-    /// The subject of its certificate; needs a TLS listener, which this version does not have.
-    #[serde(default, deserialize_with = "not_null")]
-    #[schemars(with = "String")]
-    certificate: Option<Spanned<String>>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct WrittenRule {
-    /// The name in metrics, logs and traces.
-    #[schemars(with = "String")]
-    name: Spanned<String>,
-    /// `allow` unless it says `deny`.
-    #[serde(default)]
-    action: WrittenAction,
-    /// Names, `*.` wildcards, addresses, ranges; `*` for every name.
-    #[schemars(with = "Vec<String>", length(min = 1))]
-    hosts: Vec<Spanned<String>>,
-    /// Ports and ranges of ports; by default 443 for tunnels and 80 for plain HTTP.
-    #[serde(default, deserialize_with = "not_null")]
-    #[schemars(with = "Vec<WrittenPort>", length(min = 1))]
-    ports: Option<Vec<Spanned<WrittenPort>>>,
-    /// Only plain HTTP below this path.
-    #[serde(default, deserialize_with = "not_null")]
-    #[schemars(with = "String")]
-    path: Option<Spanned<String>>,
-    /// Only these clients; by default everyone.
-    #[serde(default, deserialize_with = "not_null")]
-    #[schemars(with = "Vec<String>", length(min = 1))]
-    clients: Option<Vec<Spanned<String>>>,
-    /// Ranges the hosts may resolve to although they are special-purpose.
-    #[serde(default)]
-    #[schemars(with = "Vec<String>")]
-    addresses: Vec<Spanned<String>>,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum WrittenAction {
-    #[default]
-    Allow,
-    Deny,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(
-    untagged,
-    expecting = "expected a port such as 8443, a range such as 8000-8100, or \"*\""
-)]
-enum WrittenPort {
-    /// One port.
-    One(u16),
-    /// `8000-8100`, or `*`.
-    Text(String),
 }
 
 impl PolicyFile {
@@ -209,24 +118,6 @@ impl PolicyFile {
         let schema = settings.into_generator().into_root_schema_for::<Document>();
         schema.to_value()
     }
-}
-
-impl Document {
-    /// Nothing but comments, most likely a template that rendered nothing: taken for a policy, it
-    /// would drop the deny rules that were in force.
-    fn says_nothing(&self) -> bool {
-        self.mode.is_none() && self.clients.is_none() && self.rules.is_none()
-    }
-}
-
-/// Reads a value that may be left out, but not be `null`: `clients:` with nothing behind it must
-/// not come to mean everyone.
-fn not_null<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    T::deserialize(deserializer).map(Some)
 }
 
 /// How the parser is to read. What aliases expand to it bounds by itself.
@@ -399,6 +290,3 @@ fn read_ports(
         Ok(ports.and(more))
     })
 }
-
-#[cfg(test)]
-mod tests;
