@@ -154,8 +154,10 @@ fn to_upstream(
         // RFC 9112 §3.2.4.
         Uri::from_static("*")
     } else {
-        // RFC 9110 §7.7: path and query as they came.
-        let path = head.uri.path_and_query().cloned();
+        // RFC 9110 §7.7: path and query as they came. With a fragment right behind the authority the path is
+        // shown as `/`, and written as nothing.
+        let path = head.uri.path_and_query();
+        let path = path.filter(|path| path.as_str() != "/").cloned();
         Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
     };
     head.version = Version::HTTP_11;

@@ -305,3 +305,20 @@ async fn content_of_a_connect_is_no_request_rfc9110_9_3_6() {
         assert!(origin.is_untouched(), "{target}");
     }
 }
+
+#[tokio::test]
+async fn a_fragment_leaves_no_empty_target_rfc9112_3_2_1() {
+    let mut origin = recording().await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let port = origin.port();
+    for (end, target) in [("#/", "/"), ("?q#f", "/?q"), ("/a#f", "/a"), ("", "/")] {
+        proxy
+            .ask(&format!(
+                "GET http://origin.test:{port}{end} HTTP/1.1\r\nHost: x\r\n\r\n"
+            ))
+            .await;
+        let seen = origin.received().await;
+        let line = format!("GET {target} HTTP/1.1\r\n");
+        assert!(seen.starts_with(&line), "{end}: {seen}");
+    }
+}
