@@ -104,32 +104,30 @@ impl<'a> OneWay<'a> {
 
     /// Moves what can be moved now; `moved` is told of each write.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, moved: impl Fn(usize)) -> Poll<Ended> {
-        loop {
-            if let Some(ended) = self.ended {
+        if let Some(ended) = self.ended {
+            return Poll::Ready(ended);
+        }
+        if self.bulk {
+            ready!(self.place.poll_turn(cx));
+        }
+        let mut bytes = 0;
+        let turn = self.poll_turn(cx, &mut |moved_now| {
+            bytes += moved_now;
+            moved(moved_now);
+        });
+        self.place.end();
+        self.bulk = bytes >= BULK;
+        match turn {
+            Poll::Ready(Turn::Ended(ended)) => {
+                self.kept = Kept::Nothing;
+                self.ended = Some(ended);
                 return Poll::Ready(ended);
             }
-            if self.bulk {
-                ready!(self.place.poll_turn(cx));
-            }
-            let mut bytes = 0;
-            let turn = self.poll_turn(cx, &mut |moved_now| {
-                bytes += moved_now;
-                moved(moved_now);
-            });
-            self.place.end();
-            self.bulk = bytes >= BULK;
-            match turn {
-                Poll::Ready(Turn::UsedUp) => self.rest(),
-                Poll::Ready(Turn::Ended(ended)) => {
-                    self.kept = Kept::Nothing;
-                    self.ended = Some(ended);
-                }
-                Poll::Pending => {
-                    self.rest();
-                    return Poll::Pending;
-                }
-            }
+            Poll::Ready(Turn::UsedUp) => cx.waker().wake_by_ref(),
+            Poll::Pending => {}
         }
+        self.rest();
+        Poll::Pending
     }
 
     fn poll_turn(&mut self, cx: &mut Context<'_>, moved: &mut impl FnMut(usize)) -> Poll<Turn> {
