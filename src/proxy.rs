@@ -236,7 +236,7 @@ pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, mut drain: Drain) {
 /// Serves a connection in a task of its own, or tells it at once that there is no room.
 fn admit(proxy: &Arc<Proxy>, socket: TcpStream, client: SocketAddr, drain: &Drain) {
     let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-    let name = || {
+    let by_network = || {
         let in_force = proxy.enforced.load();
         in_force.policy().identify(client.ip(), None).name
     };
@@ -245,7 +245,7 @@ fn admit(proxy: &Arc<Proxy>, socket: TcpStream, client: SocketAddr, drain: &Drai
         proxy.pool.sweep(|_, _| false);
         Err(Reason::ConnectionLimit)
     } else {
-        proxy.admission.admit(client.ip(), name)
+        proxy.admission.admit(client.ip(), by_network)
     };
     match admitted {
         Ok(admitted) => {

@@ -26,12 +26,15 @@ struct PerClient {
     held: papaya::HashMap<Key, usize>,
 }
 
-/// What connections are counted by: each by its address, and by the name the policy file has for its
-/// client, where it has one.
+/// What connections are counted by: each by its address, and by the client whose networks that is in.
+///
+/// Not by what a client claims, such as a user name: whoever claims it could use up the share of the
+/// one whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Key {
     Address(IpAddr),
-    Name(Arc<str>),
+    /// The client of the policy file that has the network.
+    Network(Arc<str>),
 }
 
 /// A place among the connections, given back on drop.
@@ -39,8 +42,7 @@ enum Key {
 pub(crate) struct Admitted {
     _place: OwnedSemaphorePermit,
     _address: Option<Share>,
-    /// Of the client that the address stands for.
-    pub(crate) name: Option<Share>,
+    _network: Option<Share>,
 }
 
 impl Admission {
@@ -59,32 +61,22 @@ impl Admission {
 
     /// A place for one more connection from an address, or which limit it is over.
     ///
-    /// `name` says which client the address stands for; it is not asked where nobody is counted.
+    /// `client` says in whose networks the address is; it is not asked where nobody is counted.
     pub(crate) fn admit(
         &self,
         address: IpAddr,
-        name: impl FnOnce() -> Option<Arc<str>>,
+        client: impl FnOnce() -> Option<Arc<str>>,
     ) -> Result<Admitted, Reason> {
         let by_address = self.share(|| Some(Key::Address(address)))?;
-        let by_name = self.share(|| name().map(Key::Name))?;
+        let by_network = self.share(|| client().map(Key::Network))?;
         let place = Arc::clone(&self.places)
             .try_acquire_owned()
             .map_err(|_| Reason::ConnectionLimit)?;
         Ok(Admitted {
             _place: place,
             _address: by_address,
-            name: by_name,
+            _network: by_network,
         })
-    }
-
-    /// Whether connections are counted for each client.
-    pub(crate) fn counts_clients(&self) -> bool {
-        self.per_client.is_some()
-    }
-
-    /// A share for one more connection of a named client; none where nobody is counted.
-    pub(crate) fn share_of(&self, name: &Arc<str>) -> Result<Option<Share>, Reason> {
-        self.share(|| Some(Key::Name(Arc::clone(name))))
     }
 
     fn share(&self, key: impl FnOnce() -> Option<Key>) -> Result<Option<Share>, Reason> {
@@ -104,17 +96,12 @@ impl Admission {
 
 /// One connection of a client's share.
 #[derive(Debug)]
-pub(crate) struct Share {
+struct Share {
     of: Arc<PerClient>,
     key: Key,
 }
 
 impl Share {
-    /// Whether it is the share of this named client.
-    pub(crate) fn is_of(&self, name: &Arc<str>) -> bool {
-        matches!(&self.key, Key::Name(own) if own == name)
-    }
-
     fn take(of: &Arc<PerClient>, key: Key) -> Option<Self> {
         use papaya::{Compute, Operation};
         let held = of.held.pin();
@@ -175,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_client_has_one_share_from_all_its_addresses() {
+    fn a_client_has_one_share_from_all_its_networks() {
         let admission = Admission::new(10, Some(2));
         let ci: Arc<str> = "ci".into();
         let admit = |last| {
@@ -185,9 +172,10 @@ mod tests {
         let first = admit(1).unwrap();
         let _second = admit(2).unwrap();
         assert_eq!(admit(3).unwrap_err(), Reason::ClientLimit);
-        assert_eq!(admission.share_of(&ci).unwrap_err(), Reason::ClientLimit);
         // Whoever was refused holds nothing.
-        assert!(admission.share_of(&"other".into()).unwrap().is_some());
+        let others = IpAddr::from([192, 0, 2, 3]);
+        let other = |_| admission.admit(others, || Some("other".into()));
+        assert!([(); 2].map(other).iter().all(Result::is_ok));
         drop(first);
         assert!(admit(3).is_ok());
     }

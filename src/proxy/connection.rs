@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -17,7 +16,7 @@ use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::admission::{Admitted, Share};
+use super::admission::Admitted;
 use super::body::ResponseBody;
 use super::client::ClientStream;
 use super::progress::{Progress, Waiting};
@@ -28,7 +27,7 @@ use super::{Proxy, handle, relay};
 use crate::access::AccessRecord;
 use crate::drain::{Drain, Phase};
 use crate::metrics::{ActiveGuard, ListenerKind};
-use crate::policy::{Access, Client, Permit};
+use crate::policy::{Access, Permit};
 use crate::reason::Reason;
 use crate::target::Target;
 use crate::trace::context::random_trace_id;
@@ -51,8 +50,6 @@ pub(crate) struct Connection {
     pub(super) progress: Arc<Progress>,
     pub(super) drain: Drain,
     takeover: OnceLock<Takeover>,
-    /// What it counts as of the share of a named client.
-    share: ArcSwapOption<Share>,
 }
 
 impl Connection {
@@ -66,7 +63,6 @@ impl Connection {
         let in_force = self.proxy.enforced.load();
         let policy = in_force.policy();
         let client = policy.identify(self.client.ip(), record.user().map(|user| &**user));
-        self.count_as(&client)?;
         match policy.authorize(&client, target, access) {
             Ok(permit) => {
                 record.permitted(&permit, &in_force);
@@ -87,28 +83,6 @@ impl Connection {
         AccessRecord::open(metrics, log, tracer, self.client, request)
     }
 
-    /// Counts the connection as one of the client that its requests come from, who may not be the one that its
-    /// address stands for.
-    fn count_as(&self, client: &Client) -> Result<(), Failure> {
-        let admission = &self.proxy.admission;
-        let Some(name) = client.name.as_ref().filter(|_| admission.counts_clients()) else {
-            return Ok(());
-        };
-        let is_counted = self
-            .share
-            .load()
-            .as_ref()
-            .is_some_and(|share| share.is_of(name));
-        if is_counted {
-            return Ok(());
-        }
-        let share = admission
-            .share_of(name)
-            .map_err(|reason| Failure::new(reason, format!("client `{name}`")))?;
-        self.share.store(share.map(Arc::new));
-        Ok(())
-    }
-
     /// Leaves the connected upstream for when the client has its answer.
     pub(super) fn hand_over(&self, takeover: Takeover) {
         // Only the last request of a connection can be one that ends HTTP on it.
@@ -122,9 +96,8 @@ pub(super) async fn serve(
     socket: TcpStream,
     client: SocketAddr,
     drain: Drain,
-    mut admitted: Admitted,
+    admitted: Admitted,
 ) {
-    let share = ArcSwapOption::new(admitted.name.take().map(Arc::new));
     let counted = proxy.metrics.connection(ListenerKind::Proxy);
     proxy.pool.make_room();
     let progress = Arc::new(Progress::new());
@@ -134,7 +107,6 @@ pub(super) async fn serve(
         progress: Arc::clone(&progress),
         drain: drain.clone(),
         takeover: OnceLock::new(),
-        share,
     });
     let stream = TokioIo::new(ClientStream::new(socket, Arc::clone(&progress)));
     let mut http = http1::Builder::new()
@@ -149,14 +121,11 @@ pub(super) async fn serve(
     };
     let parts = http.into_parts();
     drop(parts.service);
-    let (takeover, share) = Arc::into_inner(connection).map_or((None, None), |connection| {
-        let share = connection.share.into_inner();
-        (connection.takeover.into_inner(), share)
-    });
+    let takeover =
+        Arc::into_inner(connection).and_then(|connection| connection.takeover.into_inner());
     let held = Held {
         _counted: counted,
         _admitted: admitted,
-        _share: share,
     };
     let socket = parts.io.into_inner().into_socket();
     let ending = Ending {
@@ -251,7 +220,6 @@ impl Ended {
 pub(crate) struct Held {
     _counted: ActiveGuard,
     _admitted: Admitted,
-    _share: Option<Arc<Share>>,
 }
 
 /// A connection on which HTTP has ended.
