@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import resource
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,8 @@ LOAD = CACHE / "load/release/outgate-compare"
 NAMES = ["outgate", "envoy", "squid", "smokescreen", "tinyproxy", "bare"]
 ENVOY, SMOKESCREEN = "1.40.0", "v0.0.4"
 TICK = os.sysconf("SC_CLK_TCK")
+# Descriptors of every process: ten thousand tunnels and a few files more do not fit.
+RESERVED = 20_000
 
 
 class Failed(Exception):
@@ -54,9 +57,22 @@ def install(peers: list[str]) -> None:
     subprocess.run([*load, *manifest], check=True)
 
 
+def limit_descriptors() -> None:
+    """The same for everyone: proxies derive their limits from it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < RESERVED:
+        raise SystemExit(f"needs a descriptor limit of {RESERVED}: the hard limit is {hard} (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (RESERVED, RESERVED))
+
+
+def build() -> pathlib.Path:
+    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet"], cwd=ROOT, check=True)
+    return ROOT / "target/release/outgate"
+
+
 def does(peer: str, row: str) -> bool:
-    """A bare relay speaks no HTTP, and holds too little to be compared at rest."""
-    return peer != "bare" or row in ("tunnel", "ping-pong") or row.startswith("bulk")
+    """A bare relay speaks no HTTP, and its threads are dear to start and to wake: bulk is what it shows."""
+    return peer != "bare" or row.startswith("bulk")
 
 
 def versions(peers: list[str], binary: pathlib.Path) -> dict[str, str]:
@@ -77,9 +93,12 @@ def free_port() -> int:
 class Proxy:
     """A running proxy. Access logs are off, everything on loopback is allowed, two workers where they can be set."""
 
-    def __init__(self, peer: str, binary: pathlib.Path, folder: pathlib.Path, origin: int) -> None:
+    def __init__(
+        self, peer: str, binary: pathlib.Path, folder: pathlib.Path, origin: int, prefix: list[str] | None = None
+    ) -> None:
         self.peer, self.port = peer, free_port()
         command, environment = self.command(peer, binary, folder)
+        command = [*(prefix or []), *command]
         started = time.monotonic()
         self.process = subprocess.Popen(
             command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

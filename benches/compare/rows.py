@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import time
 
-from peers import LOAD, Failed, Proxy
+from peers import LOAD, RESERVED, Failed, Proxy
 
 Sample = dict[str, float]
 
@@ -54,8 +54,7 @@ class AtRest:
         return figure < self.under if self.under else figure >= self.all_of
 
 
-# Ten thousand tunnels and a few files more do not fit into RESERVED descriptors.
-IDLE, MANY, RESERVED = 5_000, 9_900, 20_000
+IDLE, MANY = 5_000, 9_900
 AT_REST = {
     "memory": [
         AtRest("started, MB", "started_mb", under=10),

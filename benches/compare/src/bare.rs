@@ -1,4 +1,4 @@
-//! The least a tunnel can cost: `CONNECT` is answered, and each direction is spliced by a thread of its own.
+//! The least that bulk in a tunnel can cost: `CONNECT` is answered, and each direction is spliced by a thread of its own.
 //!
 //! It has no policy, counts nothing, times nothing out and reads no HTTP but a target. What a proxy costs
 //! above it is the proxy's; what it costs itself is the kernel's.
