@@ -7,7 +7,8 @@
 use std::any::Any;
 use std::backtrace::Backtrace;
 use std::panic::PanicHookInfo;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
@@ -38,14 +39,29 @@ pub fn report() {
 
 fn log(panic: &PanicHookInfo<'_>) {
     // Whatever RUST_BACKTRACE says: a panic is rare, and may not come again.
-    let backtrace = Backtrace::force_capture();
+    let backtrace = backtrace_is_due().then(Backtrace::force_capture);
     tracing::error!(
         panic = message(panic.payload()),
         location = panic.location().map(ToString::to_string),
         thread = std::thread::current().name(),
-        %backtrace,
+        backtrace = backtrace.as_ref().map(tracing::field::display),
         "panicked"
     );
+}
+
+/// Once a second: whoever finds a request that panics can send many, and threads take turns at a
+/// backtrace, each of which is long.
+fn backtrace_is_due() -> bool {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    // Who finds it locked is one of many.
+    let Ok(mut last) = LAST.try_lock() else {
+        return false;
+    };
+    let is_due = last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1));
+    if is_due {
+        *last = Some(Instant::now());
+    }
+    is_due
 }
 
 /// What a panic says.

@@ -234,7 +234,10 @@ impl Reloader {
         let known = self.source.digest;
         // All of it apart from the data path: long policies take a while to read and to build.
         let applied = tokio::task::spawn_blocking(move || apply(&config, &proxy, known));
-        match applied.await {
+        let applied = applied.await;
+        let usable = matches!(applied, Ok(Ok(_)));
+        self.metrics.policy.current.set(usable.into());
+        match applied {
             Ok(Ok(None)) => {}
             Ok(Ok(Some(Applied {
                 digest,

@@ -18,7 +18,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What a gateway with that many descriptors lets in (README, *Limits*).
+/// What a gateway with that many descriptors lets in (README, `OUTGATE_MAX_CONNECTIONS`).
 const DESCRIPTORS: usize = 20_000;
 const TUNNELS: usize = 9_900;
 /// Tunnels asked for at once.

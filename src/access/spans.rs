@@ -23,16 +23,17 @@ use crate::trace::{Attributes, Span};
 pub(super) struct RequestSpans {
     server: Span,
     client: Option<Span>,
-    /// What the client asked for.
-    uri: Uri,
+    /// What the client asked for; none where the trace is not kept.
+    url: Option<Arc<Url>>,
 }
 
 impl RequestSpans {
     pub(super) fn new(server: Span, uri: &Uri) -> Self {
+        let url = server.is_kept().then(|| Arc::new(Url::of(uri)));
         Self {
             server,
             client: None,
-            uri: uri.clone(),
+            url,
         }
     }
 
@@ -109,8 +110,8 @@ impl RequestSpans {
             client.end(name, move || exchange.describe_answered(own_reason, status));
         }
         let request = Request {
-            method: record.method.clone(),
-            uri: self.uri,
+            method: short(&record.method),
+            url: self.url,
             target: record.target.take(),
             client: record.client,
             rule: record.rule.take(),
@@ -129,18 +130,51 @@ impl RequestSpans {
     /// What is known of an exchange before its end.
     fn exchange(&self, record: &AccessRecord) -> Exchange {
         Exchange {
-            method: record.method.clone(),
-            uri: self.uri.clone(),
+            method: short(&record.method),
+            url: self.url.clone(),
             target: record.target.clone(),
             upstream: record.upstream,
         }
     }
 }
 
+/// A URL as spans tell it, without query and user information.
+///
+/// Spans wait, so it is a copy, and cut: a piece of a `Uri` would keep all that was read with it.
+#[derive(Debug)]
+struct Url {
+    scheme: Option<Box<str>>,
+    authority: Box<str>,
+    path: Box<str>,
+}
+
+impl Url {
+    /// Bytes of a path that are told.
+    const MOST: usize = 2048;
+
+    fn of(uri: &Uri) -> Self {
+        let path = uri.path();
+        Self {
+            scheme: uri.scheme_str().map(Into::into),
+            authority: uri.authority().map_or("", |own| own.as_str()).into(),
+            path: path[..path.floor_char_boundary(Self::MOST)].into(),
+        }
+    }
+}
+
+/// A method that waits with its span; the longest one registered has 17 letters.
+fn short(method: &Method) -> Method {
+    let text = method.as_str().as_bytes();
+    match text.get(..32) {
+        Some(cut) => Method::from_bytes(cut).unwrap_or_default(),
+        None => method.clone(),
+    }
+}
+
 /// What the span of a request tells.
 struct Request {
     method: Method,
-    uri: Uri,
+    url: Option<Arc<Url>>,
     target: Option<Target>,
     client: SocketAddr,
     rule: Option<Arc<str>>,
@@ -156,11 +190,12 @@ struct Request {
 impl Request {
     fn describe(self) -> Attributes {
         let status = self.status.map(|status| i64::from(status.as_u16()));
-        let path = self.uri.scheme().map(|_| self.uri.path().to_owned());
+        let scheme = self.url.as_ref().and_then(|url| url.scheme.clone());
+        let path = self.url.filter(|url| url.scheme.is_some());
         let told = with_method(Attributes::new(), &self.method);
         let told = with_server(told, self.target.as_ref())
-            .with_some("url.scheme", self.uri.scheme_str().map(str::to_owned))
-            .with_some("url.path", path)
+            .with_some("url.scheme", scheme.map(String::from))
+            .with_some("url.path", path.map(|url| url.path.to_string()))
             .with("client.address", self.client.ip().to_string())
             .with("client.port", i64::from(self.client.port()))
             .with_some("http.response.status_code", status)
@@ -182,20 +217,16 @@ impl Request {
 /// What the span of an exchange with the upstream tells.
 struct Exchange {
     method: Method,
-    uri: Uri,
+    url: Option<Arc<Url>>,
     target: Option<Target>,
     upstream: Option<SocketAddr>,
 }
 
 impl Exchange {
     fn describe(&self) -> Attributes {
-        let authority = self.uri.authority().map(http::uri::Authority::as_str);
-        let url = format!(
-            "http://{}{}",
-            authority.unwrap_or_default(),
-            self.uri.path()
-        );
-        let told = with_method(Attributes::new(), &self.method).with("url.full", url);
+        let url = self.url.as_ref();
+        let url = url.map(|url| format!("http://{}{}", url.authority, url.path));
+        let told = with_method(Attributes::new(), &self.method).with_some("url.full", url);
         with_peer(with_server(told, self.target.as_ref()), self.upstream)
     }
 

@@ -255,6 +255,8 @@ pub struct PolicyMetrics {
     pub reloaded: IntCounter,
     /// Changes of the file that were refused.
     pub reload_failed: IntCounter,
+    /// 1, or 0 while the file as it is cannot be used.
+    pub current: IntGauge,
 }
 
 impl PolicyMetrics {
@@ -264,7 +266,14 @@ impl PolicyMetrics {
             "Changes of the policy file, by whether they were put in force.",
             &["result"],
         )?;
+        let current = build.gauge(
+            "policy_last_reload_successful",
+            "1 if the policy file as it is could be used, 0 while an older policy stays in force.",
+        )?;
+        // A gateway whose file cannot be used does not start.
+        current.set(1);
         Ok(Self {
+            current,
             reloaded: reloads.with_label_values(&["ok"]),
             reload_failed: reloads.with_label_values(&["error"]),
             rules: build.gauge("policy_rules", "Rules of the policy in force.")?,

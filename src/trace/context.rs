@@ -8,6 +8,11 @@ pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// §3.3 of the recommendation.
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
+/// Bytes of a `tracestate` that everyone is to pass on (§3.3.1.5).
+const MOST_STATE: usize = 512;
+/// Members of a `tracestate` (§3.3.1.1).
+const MOST_MEMBERS: usize = 32;
+
 /// The caller's span, as `traceparent` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parent {
@@ -46,14 +51,17 @@ impl Parent {
         })
     }
 
-    /// The caller's span with its `tracestate`; what does not parse of that is none (§3.3.1).
+    /// The caller's span with its `tracestate`; what does not parse of that is none (§3.3.1), and
+    /// so is what is larger than others pass on: parsed, it takes a multiple of its size.
     #[must_use]
     pub fn with_state(self, headers: &HeaderMap) -> SpanContext {
         let fields = headers.get_all(TRACESTATE).iter();
         let fields: Option<Vec<_>> = fields.map(|field| field.to_str().ok()).collect();
         let state = fields
-            .filter(|fields| !fields.is_empty())
-            .and_then(|fields| fields.join(",").parse().ok())
+            .filter(|fields| fields.iter().map(|field| field.len()).sum::<usize>() <= MOST_STATE)
+            .map(|fields| fields.join(","))
+            .filter(|state| !state.is_empty() && state.split(',').count() <= MOST_MEMBERS)
+            .and_then(|state| state.parse().ok())
             .unwrap_or(TraceState::NONE);
         SpanContext::new(self.trace_id, self.span_id, self.flags, true, state)
     }
@@ -168,5 +176,19 @@ mod tests {
         let parent = Parent::parse(SOUND).unwrap();
         let written = traceparent(&parent.with_state(&HeaderMap::new())).unwrap();
         assert_eq!(written, SOUND);
+    }
+
+    #[test]
+    fn a_tracestate_is_read_only_as_far_as_everyone_passes_it_on() {
+        let read = |state: &'static str| {
+            let fields = headers(&[(TRACEPARENT, SOUND), (TRACESTATE, state)]);
+            let parent = Parent::of(&fields).unwrap().with_state(&fields);
+            parent.trace_state().header()
+        };
+        assert_eq!(read("vendor=one,other=two"), "vendor=one,other=two");
+        let many: Vec<_> = (0..33).map(|number| format!("v{number}=x")).collect();
+        assert_eq!(read(many.join(",").leak()), "");
+        assert_eq!(read(many[..32].join(",").leak()), many[..32].join(","));
+        assert_eq!(read(format!("vendor={}", "x".repeat(512)).leak()), "");
     }
 }

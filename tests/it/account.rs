@@ -1,11 +1,12 @@
 use std::time::Duration;
 
-use hickory_resolver::proto::op::ResponseCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::dns::{Answer, DnsServer};
 use crate::harness::origin::Origin;
-use crate::harness::{TestProxy, connect_head, read_head, read_to_end, send, within};
+use crate::harness::{
+    TestProxy, connect_head, read_head, read_response, read_to_end, send, within,
+};
 
 #[tokio::test]
 async fn a_request_whose_client_goes_away_is_accounted_once() {
@@ -92,28 +93,41 @@ async fn bulk_is_counted_while_its_tunnel_is_open() {
 
 #[tokio::test]
 async fn a_thousand_destinations_under_one_wildcard_add_no_series() {
-    let server = DnsServer::start(|_, _| Answer::Fails(ResponseCode::NXDomain)).await;
+    let loopback = |_: &_, _| Answer::Addresses(vec![[127, 0, 0, 1].into()], 60);
+    let server = DnsServer::start(loopback).await;
+    let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let port = origin.port();
     let proxy = TestProxy::builder()
         .allow("*.origin.test:*")
         .with(|config| config.dns_servers = vec![server.address])
         .start()
         .await;
-    let request = connect_head("first.origin.test:443");
-    proxy.ask(&request).await;
-    let series = |metrics: String| {
+    let visit = async |host: &str| {
+        let target = format!("{host}.origin.test:{port}");
+        let request = format!("GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\n\r\n");
+        assert!(proxy.ask(&request).await.ends_with("ok"));
+        let mut tunnel = proxy.tunnel(&target).await;
+        send(&mut tunnel, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(read_response(&mut tunnel).await.ends_with("ok"));
+        drop(tunnel);
+        proxy.shows("outgate_tunnels_active 0").await;
+    };
+    let series = async || {
+        let metrics = proxy.metrics().await;
         metrics
             .lines()
             .filter(|line| !line.starts_with('#'))
             .count()
     };
-    let before = series(proxy.metrics().await);
+    visit("first").await;
+    let before = series().await;
     for number in 0..1000 {
-        let answer = proxy
-            .ask(&connect_head(&format!("host{number}.origin.test:443")))
-            .await;
-        assert!(answer.starts_with("HTTP/1.1 50"), "{answer}");
+        visit(&format!("host{number}")).await;
     }
-    assert_eq!(series(proxy.metrics().await), before);
+    proxy
+        .shows("outgate_requests_total{kind=\"connect\",reason=\"ok\",result=\"allowed\",rule=\"*.origin.test:*\"} 1001")
+        .await;
+    assert_eq!(series().await, before);
 }
 
 #[tokio::test]

@@ -106,6 +106,7 @@ async fn a_bad_file_leaves_the_old_policy_in_force_until_it_is_mended() {
                 "outgate_policy_reloads_total{{result=\"error\"}} {errors}"
             ))
             .await;
+        proxy.shows("outgate_policy_last_reload_successful 0").await;
         assert_eq!(status(&proxy, "origin.test:9").await, "502");
     }
     std::fs::remove_file(folder.file()).unwrap();

@@ -233,11 +233,12 @@ fn resident() -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Writes the policy file anew every moment, and tells what memory was resident then.
+/// Writes the policy file anew now and then, and tells what memory was resident then.
 async fn reload_until(deadline: Instant, folder: &PolicyFolder) -> Vec<u64> {
     let mut resident_then = Vec::new();
     while Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        // Long enough for the gateway to find the file at rest, and read it.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
         resident_then.push(resident());
         std::fs::write(folder.file(), policy(resident_then.len())).unwrap();
     }
@@ -246,6 +247,13 @@ async fn reload_until(deadline: Instant, folder: &PolicyFolder) -> Vec<u64> {
 
 fn policy(other: usize) -> String {
     format!("rules:\n  - {{ name: r, hosts: [origin.test, h{other}.test], ports: ['*'] }}\n")
+}
+
+fn reloads(metrics: &str) -> u64 {
+    let done = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("outgate_policy_reloads_total{result=\"ok\"} "));
+    done.map_or(0, |count| count.parse().unwrap())
 }
 
 fn tasks() -> usize {
@@ -271,7 +279,7 @@ async fn nothing_is_left(proxy: &TestProxy, origin: u16, tasks_before: usize) {
 }
 
 /// Holds the second half to the second quarter; before that, buffers and caches fill.
-fn memory_is_flat(resident_then: &[u64], exchanges: u64) {
+fn memory_is_flat(resident_then: &[u64], exchanges: u64, reloads: u64) {
     let half = resident_then.len() / 2;
     let most = |of: &[u64]| of.iter().max().copied().unwrap_or_default();
     let (before, after) = (
@@ -279,9 +287,8 @@ fn memory_is_flat(resident_then: &[u64], exchanges: u64) {
         most(&resident_then[half..]),
     );
     println!(
-        "{exchanges} exchanges, {} reloads; resident at most {before} KiB in the second quarter, {after} KiB in the \
-         second half",
-        resident_then.len()
+        "{exchanges} exchanges, {reloads} reloads; resident at most {before} KiB in the second quarter, {after} KiB in the \
+         second half"
     );
     // Tests of the short form run side by side, so there this only tells a leak from none.
     let growth = if long_form().is_some() {
@@ -333,6 +340,10 @@ async fn mixed_load_with_reloads_costs_no_byte_and_leaves_nothing_behind() {
     let wrong = tally.wrong.load(Ordering::Relaxed);
     assert_eq!(wrong, 0, "of {exchanges} exchanges");
     assert!(exchanges > 100, "only {exchanges} exchanges");
+    let writes = resident_then.len() as u64;
+    let reloads = reloads(&proxy.metrics().await);
+    // The last may not have been looked at yet.
+    assert!(reloads + 2 >= writes, "{reloads} reloads of {writes}");
     nothing_is_left(&proxy, port, tasks_before).await;
-    memory_is_flat(&resident_then, exchanges);
+    memory_is_flat(&resident_then, exchanges, reloads);
 }

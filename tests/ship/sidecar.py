@@ -16,6 +16,7 @@ for found in objects.values():
     assert sidecar["image"].startswith("registry.test/outgate:"), "it must come from where the nodes pull"
     assert sidecar["restartPolicy"] == "Always", "a Job would not end"
     assert {"name": "OUTGATE_LISTEN", "value": "127.0.0.1:3128"} in sidecar["env"]
+    assert {"name": "OUTGATE_INSPECT_LISTEN", "value": "off"} in sidecar["env"]
     assert pod["enableServiceLinks"] is False
     for container in pod["containers"]:
         variables = {variable["name"]: variable["value"] for variable in container["env"]}
