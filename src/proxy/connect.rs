@@ -193,10 +193,12 @@ async fn is_local(address: SocketAddr) -> bool {
             .is_ok_and(|own| own.ip().to_canonical() == ip)
 }
 
-/// Which of several failures tells most about the target: an answer before a silence before
-/// a family that has no route here.
+/// Which of several failures is told: one of this gateway, as then not every address was tried; else
+/// what says most of the target, an answer before a silence before a family that has no route here.
 fn rank(reason: Reason) -> u8 {
-    if reason == Reason::ConnectionRefused {
+    if reason == Reason::ConnectionLimit {
+        4
+    } else if reason == Reason::ConnectionRefused {
         3
     } else if reason == Reason::ConnectionReset {
         2
@@ -234,5 +236,20 @@ mod tests {
         let [x, y]: [IpAddr; 2] = ["2001:db8::1", "2001:db8::2"].map(|a| a.parse().unwrap());
         assert_eq!(interleave(&[a, b, c, x, y]), [x, a, y, b, c]);
         assert_eq!(interleave(&[a, b]), [a, b]);
+    }
+
+    #[test]
+    fn of_several_failures_one_of_the_gateway_comes_before_those_of_the_target() {
+        let address = SocketAddr::from(([192, 0, 2, 1], 443));
+        let ranked = [
+            Errno::HOSTUNREACH,
+            Errno::TIMEDOUT,
+            Errno::CONNRESET,
+            Errno::CONNREFUSED,
+            Errno::MFILE,
+        ]
+        .map(|errno| failed(address, &errno.into()).reason)
+        .map(rank);
+        assert!(ranked.is_sorted_by(|less, more| less < more));
     }
 }
