@@ -6,7 +6,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 
 use super::body::{RequestBody, ResponseBody};
 use super::connection::Connection;
@@ -70,7 +70,7 @@ pub(crate) async fn forward(
     let traffic = record
         .count_traffic()
         .ok_or_else(|| Failure::new(Reason::Internal, "a request without a rule".to_owned()))?;
-    let (head, switching) = to_upstream(connection, head, &target)?;
+    let (head, switching) = to_upstream(connection, head, &content, &target)?;
     let body = request_body(connection, content, &head, &traffic);
     let exchange = Exchange {
         connection,
@@ -136,12 +136,14 @@ fn reflected(head: &Parts) -> Vec<u8> {
 fn to_upstream(
     connection: &Connection,
     mut head: Parts,
+    content: &Incoming,
     target: &Target,
 ) -> Result<(Parts, Option<Box<str>>), Failure> {
     let version = head.version;
     let mut hop = headers::take_hop_by_hop(&mut head.headers);
-    if version < Version::HTTP_11 {
-        // RFC 9110 §7.8: HTTP/1.0 cannot switch.
+    if version < Version::HTTP_11 || !content.is_end_stream() {
+        // RFC 9110 §7.8: HTTP/1.0 cannot switch, and a server may ignore the field. With content it is ignored, for
+        // a 101 may come before the content is whole, and HTTP goes on until it is.
         hop.upgrade = None;
     }
     // RFC 9112 §3.2.2: the received Host is ignored and made again from the target.
@@ -171,7 +173,6 @@ fn request_body(
     head: &Parts,
     traffic: &Arc<Traffic>,
 ) -> RequestBody {
-    use hyper::body::Body;
     if content.is_end_stream() && !head.headers.contains_key(CONTENT_LENGTH) {
         RequestBody::empty(Arc::clone(traffic))
     } else {

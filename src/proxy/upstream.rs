@@ -155,6 +155,8 @@ impl Upstream {
     }
 
     /// The socket and what was read from it, after a 101 has ended HTTP on it.
+    ///
+    /// Of a request without content: one that goes on would be waited for.
     pub(crate) async fn into_switched(mut self) -> Result<(TcpStream, Bytes), hyper::Error> {
         poll_fn(|cx| self.driver.poll_without_shutdown(cx)).await?;
         let parts = self.driver.into_parts();

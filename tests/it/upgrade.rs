@@ -79,6 +79,49 @@ async fn a_101_that_nobody_asked_for_is_an_error_of_the_upstream() {
 }
 
 #[tokio::test]
+async fn a_switch_is_not_offered_with_content_and_a_101_to_it_is_an_error_rfc9110_7_8() {
+    let mut origin = Origin::scripted(|mut stream, seen| async move {
+        let _ = seen.send(read_head(&mut stream).await);
+        // At once, whatever there is of the content.
+        send(
+            &mut stream,
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        )
+        .await;
+        read_to_end(&mut stream).await;
+    })
+    .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    for (framing, content) in [
+        ("Content-Length: 1", ""),
+        ("Content-Length: 1", "x"),
+        ("Transfer-Encoding: chunked", ""),
+        ("Transfer-Encoding: chunked", "0\r\n\r\n"),
+    ] {
+        let request = handshake(origin.port()).replace("Host: x", &format!("Host: x\r\n{framing}"));
+        let answer = proxy.ask(&(request + content)).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 502 egress failed: protocol_error\r\n"),
+            "{framing}: {answer}"
+        );
+        let seen = origin.received().await;
+        for gone in ["upgrade", "connection"] {
+            assert_eq!(field(&seen, gone), None, "{gone} in {seen}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_switch_is_offered_with_content_of_length_0() {
+    let mut origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno").await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let request = handshake(origin.port()).replace("Host: x", "Host: x\r\nContent-Length: 0");
+    assert!(proxy.ask(&request).await.ends_with("no"));
+    let seen = origin.received().await;
+    assert_eq!(field(&seen, "upgrade"), Some("websocket"));
+}
+
+#[tokio::test]
 async fn an_upstream_that_declines_to_switch_is_simply_answered() {
     let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno").await;
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
