@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const RESERVED: u64 = 200;
 
 /// Of the reserve, what stays free for the admin port and the like when the process has its own and
-/// every pipe is open. Clients and upstreams get none of these, whatever the limit on connections is.
+/// every pipe is open. Clients, upstreams and pipes get none of these, whatever the limit on connections is.
 const LAST: u64 = 48;
 
 /// Pipes for bulk tunnels, two descriptors each; their share of the reserve.
@@ -65,6 +65,8 @@ pub enum For {
     Upstream,
     /// A connection that is told that there is no room, which takes a moment.
     Refusal,
+    /// A pipe of a bulk tunnel, which can do without.
+    Pipe,
 }
 
 /// Whether a new descriptor is one of the last, which are kept for the admin port and the rest.
@@ -83,7 +85,7 @@ fn is_among_the_last(number: RawFd, limit: u64, purpose: For) -> bool {
     // Of a very small limit not all.
     let last = LAST.min(limit / 4);
     let kept = match purpose {
-        For::Client => last,
+        For::Client | For::Pipe => last,
         For::Upstream => last / 4 * 3,
         For::Refusal => last / 2,
     };
@@ -95,10 +97,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_descriptors_are_for_neither_clients_nor_upstreams() {
+    fn the_last_descriptors_are_for_neither_clients_nor_upstreams_nor_pipes() {
         let first_of_the_last =
             |limit, purpose| (0..).find(|number| is_among_the_last(*number, limit, purpose));
         assert_eq!(first_of_the_last(20_000, For::Client), Some(19_952));
+        assert_eq!(first_of_the_last(20_000, For::Pipe), Some(19_952));
         assert_eq!(first_of_the_last(20_000, For::Upstream), Some(19_964));
         assert_eq!(first_of_the_last(20_000, For::Refusal), Some(19_976));
         assert_eq!(first_of_the_last(64, For::Client), Some(48));

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_queue::ArrayQueue;
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
+use crate::limits::{self, For};
+
 /// What a pipe should hold: a few scheduling rounds of a fast link, and a quarter of what an
 /// unprivileged user may ask for (`fs.pipe-max-size`, 1 MiB).
 const WANTED_BYTES: usize = 256 * 1024;
@@ -51,7 +53,7 @@ impl Pipes {
         }
     }
 
-    /// A pipe, or none when all are in use or the kernel gives no useful one.
+    /// A pipe, or none when all are in use, descriptors are few, or the kernel gives no useful one.
     pub(crate) fn borrow(self: &Arc<Self>) -> Option<Borrowed> {
         let pipe = self.idle.pop().or_else(|| self.make())?;
         Some(Borrowed {
@@ -75,6 +77,10 @@ impl Pipes {
 impl Pipe {
     fn new() -> Option<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+        // What they would have carried is copied.
+        if limits::is_reserved(&read, For::Pipe) || limits::is_reserved(&write, For::Pipe) {
+            return None;
+        }
         // Refused over the user's limit; what the pipe then holds decides.
         let _ = fcntl_setpipe_size(&write, WANTED_BYTES);
         let capacity = fcntl_getpipe_size(&write).ok()?;
