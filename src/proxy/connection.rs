@@ -251,7 +251,7 @@ impl Ending {
             // look whole.
             (_, Some(_)) | (Ended::Stalled, None) => relay::reset(&socket),
             // The same, of an answer to whoever is not even reading the last one.
-            (Ended::Refused(_) | Ended::TimedOut, None) if !progress.is_flushed() => {
+            (Ended::Refused(_), None) if !progress.is_flushed() => {
                 relay::reset(&socket);
             }
             (Ended::Done, None) => linger(&socket, progress.client_finished()).await,

@@ -16,7 +16,7 @@ use crate::reason::Reason;
 #[derive(Debug)]
 pub(crate) struct Progress {
     opened: Instant,
-    /// When the current state began, in milliseconds after `opened`.
+    /// When the wait for a head or the rest of one began, in milliseconds after `opened`.
     since: AtomicU64,
     /// Requests whose response is not whole yet.
     in_flight: AtomicU32,
@@ -55,7 +55,8 @@ pub(crate) struct Progress {
 pub(crate) enum Waiting {
     /// A request is being answered: the client is not what is waited for.
     Busy,
-    /// A response has begun, or content of a request outlives it; so many bytes have moved so far.
+    /// A response has begun and has not left whole, or content of a request outlives it; so many bytes have
+    /// moved so far.
     Content(u64),
     /// The rest of a head, since this long.
     Head(Duration),
@@ -94,7 +95,7 @@ impl Progress {
         if !is_answered && !self.answering.load(Ordering::Relaxed) {
             return Waiting::Busy;
         }
-        if !is_answered || self.is_uploading() {
+        if !is_answered || self.is_uploading() || !self.is_flushed() {
             return Waiting::Content(self.moved.load(Ordering::Relaxed));
         }
         let since = Duration::from_millis(self.since.load(Ordering::Relaxed));
@@ -231,7 +232,10 @@ impl Progress {
 
     /// Notes that everything written has left.
     pub(crate) fn flushed(&self) {
-        self.flushed.store(true, Ordering::Relaxed);
+        if !self.flushed.swap(true, Ordering::Relaxed) {
+            // However late it reads: the wait for its next request begins when it has this answer.
+            self.restart_clock();
+        }
         self.end_held_back.wake();
     }
 
@@ -278,7 +282,6 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.restart_clock();
         // Its last bytes are in hyper's buffer still; the next flush says when they have left.
         self.0.flushed.store(false, Ordering::Relaxed);
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -343,6 +346,29 @@ mod tests {
         progress.wrote(Some(5));
         assert_eq!(progress.waiting(), Waiting::Content(15));
         drop(request);
+        assert_eq!(progress.waiting(), Waiting::Content(15));
+        progress.flushed();
         assert!(matches!(progress.waiting(), Waiting::Next(_)));
+    }
+
+    #[test]
+    fn the_wait_for_the_next_request_begins_when_the_last_answer_has_left() {
+        const READING: Duration = Duration::from_secs(30);
+        let progress = Arc::new(Progress {
+            opened: Instant::now().checked_sub(READING).unwrap(),
+            ..Progress::new()
+        });
+        drop(progress.request_begun(Version::HTTP_11));
+        progress.since.store(0, Ordering::Relaxed);
+        progress.wrote(Some(5));
+        progress.flushed();
+        let Waiting::Next(waited) = progress.waiting() else {
+            panic!("{:?}", progress.waiting());
+        };
+        assert!(waited < READING);
+        // What is flushed already does not begin it again.
+        progress.since.store(0, Ordering::Relaxed);
+        progress.flushed();
+        assert!(matches!(progress.waiting(), Waiting::Next(waited) if waited >= READING));
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::harness::origin::Origin;
-use crate::harness::{TestProxy, send, within};
+use crate::harness::{TestProxy, read_response, read_to_end, send, within};
 
 /// More than any kernel buffer has left when it is full, and less than the gateway holds back.
 const LENGTH: usize = 200_000;
@@ -16,7 +16,7 @@ async fn a_client_that_begins_a_head_and_reads_nothing_gives_its_place_back() {
     let origin = Origin::answering(response).await;
     let proxy = TestProxy::builder()
         .allow("origin.test:*")
-        .with(|config| config.header_timeout = Duration::from_millis(200))
+        .with(|config| config.response_timeout = Duration::from_millis(600))
         .start()
         .await;
     let request = format!(
@@ -34,6 +34,40 @@ async fn a_client_that_begins_a_head_and_reads_nothing_gives_its_place_back() {
             proxy
                 .shows("outgate_connections_active{listener=\"proxy\"} 0")
                 .await;
+            return;
+        }
+        fit = served;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_pauses_longer_than_the_keep_alive_timeout_gets_its_answers_whole() {
+    const KEEP_ALIVE: Duration = Duration::from_millis(300);
+    let content = "x".repeat(LENGTH);
+    let response: &'static str =
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n{content}").leak();
+    let origin = Origin::answering(response).await;
+    let proxy = TestProxy::builder()
+        .allow("origin.test:*")
+        .with(|config| config.keepalive_timeout = KEEP_ALIVE)
+        .start()
+        .await;
+    let request = format!(
+        "GET http://origin.test:{}/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        origin.port()
+    );
+    let (mut over, mut fit) = (0, 1000);
+    loop {
+        let mut client = proxy.connect().await;
+        let served = ask_without_reading(&proxy, &mut client, &request, fit, over).await;
+        over += served;
+        if served == fit {
+            // All are over, and the tail of the last one is with the gateway.
+            tokio::time::sleep(KEEP_ALIVE * 3).await;
+            for _ in 0..fit {
+                assert!(read_response(&mut client).await.ends_with(&content));
+            }
+            assert_eq!(read_to_end(&mut client).await, "");
             return;
         }
         fit = served;
