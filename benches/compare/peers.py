@@ -19,6 +19,8 @@ ENVOY, SMOKESCREEN = "1.40.0", "v0.0.4"
 TICK = os.sysconf("SC_CLK_TCK")
 # Descriptors of every process: ten thousand tunnels and a few files more do not fit.
 RESERVED = 20_000
+# The tunnel row opens a quarter of a million connections a round, each remembered for two minutes.
+TRACKED = 2_000_000
 
 
 class Failed(Exception):
@@ -57,12 +59,18 @@ def install(peers: list[str]) -> None:
     subprocess.run([*load, *manifest], check=True)
 
 
-def limit_descriptors() -> None:
-    """The same for everyone: proxies derive their limits from it."""
+def check_machine() -> None:
+    """The same limits for everyone, and none that would be measured in place of a proxy."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < RESERVED:
         raise SystemExit(f"needs a descriptor limit of {RESERVED}: the hard limit is {hard} (ulimit -Hn)")
     resource.setrlimit(resource.RLIMIT_NOFILE, (RESERVED, RESERVED))
+    tracked = pathlib.Path("/proc/sys/net/netfilter/nf_conntrack_max")
+    if tracked.exists() and int(tracked.read_text()) < TRACKED:
+        raise SystemExit(
+            f"this machine tracks {tracked.read_text().strip()} connections at most and drops packets beyond that: "
+            f"sysctl -w net.netfilter.nf_conntrack_max={TRACKED}"
+        )
 
 
 def build() -> pathlib.Path:
