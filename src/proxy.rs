@@ -94,6 +94,9 @@ impl Proxy {
     ///
     /// # Errors
     /// When the pseudonym cannot stand in a header field.
+    ///
+    /// # Panics
+    /// Outside a runtime: its threads say how many may move bulk at once.
     pub fn new(
         config: Arc<Config>,
         enforced: Enforced,

@@ -12,7 +12,9 @@ use crate::reason::Reason;
 
 /// What the bytes on a connection say about its requests.
 ///
-/// Written and read by one task; atomic only because that task moves between threads.
+/// Written and read by the task of the connection, which moves between threads. The task of an upload that
+/// outlives its response writes what it wants and when it ended, and starts the clock again; only the
+/// connection's own counts what was moved.
 #[derive(Debug)]
 pub(crate) struct Progress {
     opened: Instant,

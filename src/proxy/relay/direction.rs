@@ -111,7 +111,7 @@ impl<'a> OneWay<'a> {
             ready!(self.place.poll_turn(cx));
         }
         let mut bytes = 0;
-        let turn = self.poll_turn(cx, &mut |moved_now| {
+        let turn = self.poll_move(cx, &mut |moved_now| {
             bytes += moved_now;
             moved(moved_now);
         });
@@ -130,7 +130,7 @@ impl<'a> OneWay<'a> {
         Poll::Pending
     }
 
-    fn poll_turn(&mut self, cx: &mut Context<'_>, moved: &mut impl FnMut(usize)) -> Poll<Turn> {
+    fn poll_move(&mut self, cx: &mut Context<'_>, moved: &mut impl FnMut(usize)) -> Poll<Turn> {
         let mut turn = 0;
         loop {
             match self.poll_flush(cx, moved) {
