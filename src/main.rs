@@ -19,6 +19,8 @@ use cli::{Command, Exit, Options, fail};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // First of all: what is allocated before it lies in large pages.
+    limits::use_small_pages();
     let command = Options::parse().command.unwrap_or(Command::Run);
     let outcome = Config::from_env()
         .map_err(fail(Exit::Config))
@@ -38,7 +40,6 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> Result<(), Exit> {
-    limits::use_small_pages();
     let telemetry = Telemetry::start(&config).map_err(fail(Exit::Config))?;
     panics::report();
     cli::runtime(&config)?.block_on(async {
