@@ -18,8 +18,8 @@ use super::turns::Place;
 const SCRATCH: usize = 64 * 1024;
 
 /// A direction yields after this many bytes, so that a busy tunnel leaves the thread to others: what a
-/// pipe holds, and well under a tenth of a millisecond.
-const BYTES_PER_TURN: usize = 256 * 1024;
+/// pipe holds, and a fraction of a millisecond.
+const BYTES_PER_TURN: usize = 1024 * 1024;
 
 /// A turn that moves this much without a pause is bulk, and the next goes through a pipe; one that
 /// moves less is not. Two full reads: a single one is what any response of a page is.

@@ -15,7 +15,7 @@ use futures_util::task::AtomicWaker;
 
 /// The runtime looks for news before every so many turns, which take a millisecond or less. It is told of
 /// every busy socket then, so it does not look before each.
-const TURNS_BETWEEN_NEWS: usize = 8;
+const TURNS_BETWEEN_NEWS: usize = 2;
 
 /// The turns of all tunnels.
 #[derive(Debug)]
