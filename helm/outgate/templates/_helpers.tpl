@@ -109,8 +109,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
 {{- fail "autoscaling.minReplicas is above autoscaling.maxReplicas" -}}
 {{- end -}}
-{{- if and .Values.podDisruptionBudget.enabled (eq .Values.kind "Deployment") (not .Values.autoscaling.enabled) (ge (int .Values.podDisruptionBudget.minAvailable) (int .Values.replicaCount)) -}}
-{{- fail "podDisruptionBudget.minAvailable leaves no replica that may be evicted: nodes could not be drained; raise replicaCount or disable the budget" -}}
+{{- $least := ternary .Values.autoscaling.minReplicas .Values.replicaCount .Values.autoscaling.enabled -}}
+{{- if and .Values.podDisruptionBudget.enabled (eq .Values.kind "Deployment") (ge (int .Values.podDisruptionBudget.minAvailable) (int $least)) -}}
+{{- fail "podDisruptionBudget.minAvailable leaves no replica that may be evicted: nodes could not be drained; raise replicaCount (with autoscaling, minReplicas) or disable the budget" -}}
 {{- end -}}
 {{- range $key, $text := dict "listen" (join "," .Values.config.listen) "adminListen" (default "" .Values.config.adminListen) -}}
 {{- if regexMatch "^(127\\.|\\[::1\\])" $text -}}

@@ -1,5 +1,6 @@
 """Holds deploy/compose to what it promises: one way out for the workload, and files that are there."""
 
+import json
 import pathlib
 
 import yaml
@@ -35,3 +36,11 @@ assert collector["receivers"]["otlp"]["protocols"]["http"]["endpoint"].endswith(
 assert gateway["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector:4318"
 datasources = yaml.safe_load((folder / "grafana-datasources.yaml").read_text())["datasources"]
 assert [source["url"] for source in datasources] == ["http://prometheus:9090"]
+# What Grafana is given, since it is not run: where it looks for dashboards there is one, and it asks what is the default.
+(default,) = [source for source in datasources if source["isDefault"]]
+(provider,) = yaml.safe_load((folder / "grafana-dashboards.yaml").read_text())["providers"]
+mounted = [volume.split(":")[:2] for volume in services["grafana"]["volumes"]]
+dashboards = [here for here, there in mounted if there.startswith(provider["options"]["path"] + "/")]
+dashboard = json.loads((folder / dashboards[0]).read_text())
+asked = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
+assert asked["datasource"]["query"] == default["type"], "the dashboard would find no data source"
