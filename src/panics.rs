@@ -1,7 +1,7 @@
 //! Panics: each is a defect, and none of them is silent.
 //!
 //! A panic ends the task it happens in: one request, one connection, one tunnel. Whatever task it was,
-//! the hook set here counts it and logs it with its backtrace. Tasks without which the gateway is
+//! the hook set here counts it and logs it, with a backtrace once a second. Tasks without which the gateway is
 //! none are watched besides ([`crate::vital`]).
 
 use std::any::Any;

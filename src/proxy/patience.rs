@@ -15,6 +15,8 @@ use tokio::time::{Instant, Sleep};
 pub(crate) struct Patience {
     limit: Duration,
     deadline: Instant,
+    /// Bytes of the upload that had been sent at the last start.
+    sent: u64,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -24,17 +26,23 @@ impl Patience {
         Self {
             limit,
             deadline,
+            sent: 0,
             timer: Box::pin(tokio::time::sleep_until(deadline)),
         }
     }
 
-    /// Starts again from now.
-    pub(crate) fn restart(&mut self) {
+    /// Starts again from now, when so much has been sent.
+    pub(crate) fn restart(&mut self, sent: u64) {
+        self.sent = sent;
         self.deadline = Instant::now() + self.limit;
     }
 
-    /// Resolves when the time since the last start is over.
-    pub(crate) fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Resolves when the time since the last start is over. An upload that goes on is no silence: where
+    /// more has been sent since, it starts again.
+    pub(crate) fn poll_out(&mut self, cx: &mut Context<'_>, sent: u64) -> Poll<()> {
+        if sent != self.sent {
+            self.restart(sent);
+        }
         loop {
             ready!(self.timer.as_mut().poll(cx));
             if Instant::now() >= self.deadline {
@@ -56,8 +64,8 @@ mod tests {
         let mut patience = Patience::new(Duration::from_secs(10));
         let begun = Instant::now();
         tokio::time::advance(Duration::from_secs(8)).await;
-        patience.restart();
-        poll_fn(|cx| patience.poll_out(cx)).await;
+        patience.restart(0);
+        poll_fn(|cx| patience.poll_out(cx, 0)).await;
         assert_eq!(begun.elapsed(), Duration::from_secs(18));
     }
 }

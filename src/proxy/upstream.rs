@@ -98,8 +98,7 @@ impl Upstream {
         self.authenticated |= authenticates_connection(request.headers());
         let mut response = std::pin::pin!(self.sender.try_send_request(request));
         let mut ended = false;
-        let mut uploaded = traffic.sent();
-        self.patience.restart();
+        self.patience.restart(traffic.sent());
         poll_fn(|cx| {
             // The driver first: it writes the request, and hands over the response.
             if !ended && self.driver.poll_without_shutdown(cx).is_ready() {
@@ -109,13 +108,8 @@ impl Upstream {
             if let Poll::Ready(answered) = response.as_mut().poll(cx) {
                 return Poll::Ready(answered.map_err(ExchangeError::from));
             }
-            if traffic.sent() != uploaded {
-                // An upload that goes on is no silence.
-                uploaded = traffic.sent();
-                self.patience.restart();
-            }
             self.patience
-                .poll_out(cx)
+                .poll_out(cx, traffic.sent())
                 .map(|()| Err(ExchangeError::Silent))
         })
         .await
@@ -139,17 +133,12 @@ impl Upstream {
             _closed = poll_fn(|cx| driver.poll_without_shutdown(cx)) => return,
             _dropped = answering => {}
         }
-        let mut uploaded = traffic.sent();
-        patience.restart();
+        patience.restart(traffic.sent());
         poll_fn(|cx| {
             if driver.poll_without_shutdown(cx).is_ready() {
                 return Poll::Ready(());
             }
-            if traffic.sent() != uploaded {
-                uploaded = traffic.sent();
-                patience.restart();
-            }
-            patience.poll_out(cx)
+            patience.poll_out(cx, traffic.sent())
         })
         .await;
     }
