@@ -3,11 +3,11 @@ use std::time::{Duration, Instant};
 use outgate::config::Protocol;
 use outgate::drain::Stop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::harness::collector::{self, settings};
-use crate::harness::{TestProxy, any_port, connect_head, within};
+use crate::harness::vacant::Vacant;
+use crate::harness::{TestProxy, connect_head, within};
 
 /// How a collector can go wrong.
 #[derive(Clone, Copy, Debug)]
@@ -19,12 +19,12 @@ enum Wrong {
     Endless,
 }
 
-async fn wrong_collector(wrong: Wrong) -> u16 {
-    let listener = TcpListener::bind(any_port()).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+/// Takes the spans at an address, and goes wrong; one that is down leaves it as it was.
+fn go_wrong(at: Vacant, wrong: Wrong) -> Option<Vacant> {
     if matches!(wrong, Wrong::Down) {
-        return port;
+        return Some(at);
     }
+    let listener = at.listen();
     tokio::spawn(async move {
         let mut held = Vec::new();
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -46,7 +46,7 @@ async fn wrong_collector(wrong: Wrong) -> u16 {
             });
         }
     });
-    port
+    None
 }
 
 const REQUESTS: u64 = 200;
@@ -56,8 +56,9 @@ const BATCH: u64 = 4;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 async fn costs_no_request(wrong: Wrong, protocol: Protocol) {
-    let port = wrong_collector(wrong).await;
-    let mut tracing = settings(&format!("http://127.0.0.1:{port}/"));
+    let collector = Vacant::take();
+    let mut tracing = settings(&format!("http://{}/", collector.address()));
+    let _down = go_wrong(collector, wrong);
     tracing.protocol = protocol;
     tracing.timeout = TIMEOUT;
     tracing.max_queue_size = usize::try_from(QUEUE).unwrap();
@@ -108,9 +109,8 @@ async fn a_collector_that_goes_wrong_costs_no_request_and_its_spans_are_counted(
 
 #[tokio::test]
 async fn a_collector_that_is_back_gets_spans_again() {
-    let gone = TcpListener::bind(any_port()).await.unwrap();
-    let address = gone.local_addr().unwrap();
-    drop(gone);
+    let gone = Vacant::take();
+    let address = gone.address();
     let proxy = TestProxy::builder()
         .with(|config| config.tracing = Some(settings(&format!("http://{address}/v1/traces"))))
         .start()
@@ -118,7 +118,7 @@ async fn a_collector_that_is_back_gets_spans_again() {
     proxy.ask(&connect_head("evil.test:443")).await;
     proxy.shows("outgate_spans_dropped_total 1").await;
 
-    let listener = TcpListener::bind(address).await.unwrap();
+    let listener = gone.listen();
     let (sender, mut spans) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {

@@ -265,7 +265,8 @@ async fn of_two_hundred_addresses_the_one_that_answers_is_found() {
 async fn a_server_that_dies_is_an_error_until_it_is_back() {
     let origin = Origin::answering("").await;
     let answer = |_: &str, _| Answer::Addresses(vec![LOOPBACK.into()], 0);
-    let server = DnsServer::start(answer).await;
+    // Of its own, so that nobody else is there while it is dead.
+    let server = DnsServer::start_at(([127, 0, 2, 1], 0).into(), answer).await;
     let address = server.address;
     let proxy = builder(&server)
         .with(|config| config.dns_timeout = Duration::from_secs(1))

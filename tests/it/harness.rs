@@ -18,6 +18,7 @@ pub(crate) mod collector;
 pub(crate) mod dns;
 pub(crate) mod origin;
 pub(crate) mod tls;
+pub(crate) mod vacant;
 
 /// No test waits longer for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

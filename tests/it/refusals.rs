@@ -1,9 +1,9 @@
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpListener;
 
 use crate::harness::origin::Origin;
+use crate::harness::vacant::Vacant;
 use crate::harness::{
-    TestProxy, any_port, connect_head, field, read_head, read_response, read_to_end, send, within,
+    TestProxy, connect_head, field, read_head, read_response, read_to_end, send, within,
 };
 
 #[tokio::test]
@@ -191,12 +191,8 @@ async fn a_request_for_the_gateway_itself_is_a_loop() {
 
 #[tokio::test]
 async fn nothing_listening_is_told_from_not_allowed() {
-    let vacant = TcpListener::bind(any_port())
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let taken = Vacant::take();
+    let vacant = taken.port();
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
     let answer = proxy
         .ask(&connect_head(&format!("origin.test:{vacant}")))

@@ -209,7 +209,7 @@ async fn a_trace_that_its_caller_does_not_keep_is_passed_on_and_not_exported() {
     let proxy = traced_proxy(collector.settings()).await;
     proxy.ask(&get(origin.port(), &traceparent("00"))).await;
     let seen = origin.received().await;
-    let passed = field(&seen, "traceparent").unwrap();
+    let passed = field(&seen, "traceparent").unwrap_or_else(|| panic!("{seen}"));
     assert!(
         passed.starts_with(&format!("00-{TRACE}-")) && passed.ends_with("-00"),
         "{passed}"

@@ -46,7 +46,7 @@ impl DnsServer {
         Self::start_at(any_port(), script).await
     }
 
-    /// At an address where one has been before.
+    /// At an address of the test, where one may have been before.
     pub(crate) async fn start_at<F>(address: SocketAddr, script: F) -> Self
     where
         F: Fn(&str, usize) -> Answer + Send + Sync + 'static,
