@@ -21,10 +21,12 @@ use crate::target::Target;
 use crate::trace::context::{self, Parent};
 use crate::trace::{Span, Tracer};
 
+mod detail;
 mod spans;
 #[cfg(test)]
 mod tests;
 
+pub use detail::Detail;
 use spans::RequestSpans;
 
 /// The rule label of a request that no rule decided.
@@ -48,7 +50,7 @@ pub struct AccessRecord {
     would_deny: Option<Reason>,
     reason: Reason,
     status: Option<StatusCode>,
-    detail: Option<String>,
+    detail: Option<Detail>,
     upstream: Option<SocketAddr>,
     dns: Option<Duration>,
     connect: Option<Duration>,
@@ -202,14 +204,15 @@ impl AccessRecord {
     }
 
     /// Notes that the gateway answers by itself, and why.
-    pub fn refused(&mut self, reason: Reason, detail: String) {
-        self.failed(reason, detail);
+    pub fn refused(&mut self, reason: Reason, detail: Option<Detail>) {
+        self.reason = reason;
+        self.detail = detail;
         self.status = Some(reason.status());
         self.to_head = Some(self.started.elapsed());
     }
 
     /// Notes a failure after the head was sent; the status the client saw stands.
-    pub fn failed(&mut self, reason: Reason, detail: String) {
+    pub fn failed(&mut self, reason: Reason, detail: Detail) {
         self.reason = reason;
         self.detail = Some(detail);
     }
@@ -270,7 +273,7 @@ impl AccessRecord {
             dns_ms = self.dns.map(millis),
             connect_ms = self.connect.map(millis),
             trace_id = %self.trace_id,
-            detail = self.detail.as_deref(),
+            detail = self.detail.as_ref().map(display),
             },
             "request"
         );

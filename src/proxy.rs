@@ -265,7 +265,7 @@ fn admit(proxy: &Arc<Proxy>, socket: TcpStream, client: SocketAddr, drain: &Drai
             };
             let proxy = Arc::clone(proxy);
             tokio::spawn(async move {
-                let failure = Failure::new(reason, String::new());
+                let failure = Failure::plain(reason);
                 connection::refuse(&proxy, &socket, &failure).await;
                 drop(place);
             });

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 
 use super::pool::Lease;
 use super::progress::{InFlight, Progress};
-use crate::access::{AccessRecord, Traffic};
+use crate::access::{AccessRecord, Detail, Traffic};
 use crate::metrics::Direction;
 
 /// How long content is held back for an upstream that answers `Expect: 100-continue` neither way.
@@ -36,8 +36,13 @@ pub(crate) struct ResponseBody {
 enum Content {
     Own(Option<Bytes>),
     Upstream(Lease),
-    Broken(Option<hyper::Error>),
+    Broken(Option<BrokenOff>),
 }
+
+/// The response cannot be gone on with; why stands in its account.
+#[derive(Debug, thiserror::Error)]
+#[error("the response broke off")]
+pub(crate) struct BrokenOff;
 
 impl ResponseBody {
     /// Content of the gateway's own.
@@ -66,35 +71,34 @@ impl Drop for ResponseBody {
     fn drop(&mut self) {
         if let (Content::Upstream(_), Some(reason)) = (&self.content, self.in_flight.stalled()) {
             self.record
-                .failed(reason, "content has not moved for too long".to_owned());
+                .failed(reason, "content has not moved for too long".into());
         }
     }
 }
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BrokenOff;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let this = &mut *self;
         match &mut this.content {
             Content::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Content::Upstream(lease) => match std::task::ready!(lease.poll_frame(cx)) {
                 Some(Err(error)) => {
-                    this.record.failed(
-                        super::exchange::classify(&error),
-                        format!("within the response: {error}"),
-                    );
-                    this.content = Content::Broken(Some(error));
+                    let reason = super::exchange::classify(&error);
+                    this.record.failed(reason, Detail::Response(error));
+                    this.content = Content::Broken(Some(BrokenOff));
                     // hyper drops what it holds when the content fails, so it gets a turn to
                     // send that first.
                     cx.waker().wake_by_ref();
                     Poll::Pending
                 }
-                frame => Poll::Ready(frame),
+                Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+                None => Poll::Ready(None),
             },
             Content::Broken(error) => Poll::Ready(error.take().map(Err)),
         }

@@ -15,6 +15,7 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::Instant;
 
 use super::respond::Failure;
+use crate::access::Detail;
 use crate::limits::{self, For};
 use crate::policy::Permit;
 use crate::reason::Reason;
@@ -50,12 +51,15 @@ impl Dialer {
         match vetted.as_slice() {
             [only] => {
                 let attempt = tokio::time::timeout_at(deadline, attempt(*only));
-                let connected = attempt.await.map_err(|_| self.timed_out(&vetted))?;
-                Ok((connected.map_err(|error| failed(*only, &error))?, *only))
+                match attempt.await {
+                    Ok(Ok(stream)) => Ok((stream, *only)),
+                    Ok(Err(error)) => Err(failed(*only, error)),
+                    Err(_) => Err(self.timed_out(vetted)),
+                }
             }
             several => match tokio::time::timeout_at(deadline, race(several)).await {
                 Ok(connected) => connected,
-                Err(_) => Err(self.timed_out(several)),
+                Err(_) => Err(self.timed_out(vetted)),
             },
         }
     }
@@ -76,7 +80,7 @@ impl Dialer {
             }
         }
         if let (true, Some(verdict)) = (admitted.is_empty(), prohibited) {
-            return Err(Failure::new(Reason::AddressProhibited, verdict.to_string()));
+            return Err(Failure::new(Reason::AddressProhibited, verdict));
         }
         let ordered: Vec<_> = interleave(&admitted)
             .into_iter()
@@ -84,8 +88,8 @@ impl Dialer {
             .collect();
         for address in &ordered {
             if self.is_gateway(*address).await {
-                let detail = format!("{address} is this gateway");
-                return Err(Failure::new(Reason::LoopDetected, detail));
+                let own = Detail::Gateway(*address);
+                return Err(Failure::new(Reason::LoopDetected, own));
             }
         }
         Ok(ordered)
@@ -96,8 +100,8 @@ impl Dialer {
         self.own_ports.contains(&address.port()) && is_local(address).await
     }
 
-    fn timed_out(&self, addresses: &[SocketAddr]) -> Failure {
-        let detail = format!("{addresses:?}: no connection within {:?}", self.timeout);
+    fn timed_out(&self, addresses: Vec<SocketAddr>) -> Failure {
+        let detail = Detail::Unconnected(addresses, self.timeout);
         Failure::new(Reason::ConnectionTimeout, detail)
     }
 }
@@ -121,7 +125,7 @@ async fn race(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), Failu
                 ended = attempts.next() => match ended {
                     Some((address, Ok(stream))) => return Ok((stream, address)),
                     Some((address, Err(error))) => {
-                        let failure = failed(address, &error);
+                        let failure = failed(address, error);
                         worst = Some(match worst {
                             Some(other) if rank(other.reason) >= rank(failure.reason) => other,
                             _ => failure,
@@ -130,7 +134,7 @@ async fn race(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), Failu
                     }
                     None if is_last => {
                         return Err(worst.unwrap_or_else(|| {
-                            Failure::new(Reason::DnsNotFound, "no address to dial".to_owned())
+                            Failure::new(Reason::DnsNotFound, "no address to dial")
                         }));
                     }
                     None => break,
@@ -207,7 +211,7 @@ fn rank(reason: Reason) -> u8 {
     }
 }
 
-fn failed(address: SocketAddr, error: &io::Error) -> Failure {
+fn failed(address: SocketAddr, error: io::Error) -> Failure {
     use io::ErrorKind as Kind;
     let kind = error.kind();
     let reason = if kind == Kind::ConnectionRefused {
@@ -216,13 +220,13 @@ fn failed(address: SocketAddr, error: &io::Error) -> Failure {
         Reason::ConnectionReset
     } else if kind == Kind::TimedOut {
         Reason::ConnectionTimeout
-    } else if super::is_out_of_descriptors(error) {
+    } else if super::is_out_of_descriptors(&error) {
         Reason::ConnectionLimit
     } else {
         // No route, no such family here, or a local firewall that says no.
         Reason::DestinationUnreachable
     };
-    Failure::new(reason, format!("{address}: {error}"))
+    Failure::new(reason, Detail::Dial(address, error))
 }
 
 #[cfg(test)]
@@ -248,7 +252,7 @@ mod tests {
             Errno::CONNREFUSED,
             Errno::MFILE,
         ]
-        .map(|errno| failed(address, &errno.into()).reason)
+        .map(|errno| failed(address, errno.into()).reason)
         .map(rank);
         assert!(ranked.is_sorted_by(|less, more| less < more));
     }

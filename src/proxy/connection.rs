@@ -24,7 +24,7 @@ use super::respond::{self, Failure};
 use super::tunnel::Takeover;
 use super::upstream::most_buffered;
 use super::{Proxy, handle, relay};
-use crate::access::AccessRecord;
+use crate::access::{AccessRecord, Detail};
 use crate::drain::{Drain, Phase};
 use crate::metrics::{ActiveGuard, ListenerKind};
 use crate::policy::{Access, Permit};
@@ -71,7 +71,7 @@ impl Connection {
             Err(denial) => {
                 record.denied(&denial);
                 let reason = policy.reason_told(&client, &denial);
-                Err(Failure::new(reason, denial.to_string()))
+                Err(Failure::new(reason, denial))
             }
         }
     }
@@ -174,7 +174,7 @@ async fn drive(
         }
     }
     if let Waiting::Head(_) = progress.waiting() {
-        return Ended::Refused(Failure::new(Reason::Draining, String::new()));
+        return Ended::Refused(Failure::plain(Reason::Draining));
     }
     Pin::new(&mut *http).graceful_shutdown();
     tokio::select! {
@@ -211,7 +211,7 @@ impl Ended {
         } else {
             Reason::BadRequest
         };
-        Self::Refused(Failure::new(reason, format!("{error}.")))
+        Self::Refused(Failure::new(reason, Detail::Head(error)))
     }
 }
 
@@ -262,7 +262,7 @@ impl Ending {
             (Ended::TimedOut, None) => {
                 // A connection that said nothing, or has had its answers, is just closed.
                 if let Waiting::Head(_) = progress.waiting() {
-                    let failure = Failure::new(Reason::HeaderTimeout, String::new());
+                    let failure = Failure::plain(Reason::HeaderTimeout);
                     proxy.metrics.count_rejected(failure.reason);
                     refuse(proxy, &socket, &failure).await;
                 }
@@ -286,7 +286,7 @@ pub(super) async fn refuse(proxy: &Proxy, socket: &TcpStream, failure: &Failure)
             http.response.status_code = failure.reason.status().as_u16(),
             result = "failed",
             reason = failure.reason.label(),
-            detail = failure.detail,
+            detail = failure.detail.as_ref().map(tracing::field::display),
             %trace_id,
             },
             "connection refused"

@@ -12,7 +12,7 @@ use super::body::RequestBody;
 use super::connection::Connection;
 use super::respond::Failure;
 use super::upstream::{ExchangeError, Upstream};
-use crate::access::AccessRecord;
+use crate::access::{AccessRecord, Detail};
 use crate::policy::Permit;
 use crate::reason::Reason;
 use crate::target::Target;
@@ -70,15 +70,13 @@ impl Exchange<'_> {
 
     fn exchange_failure(&self, error: ExchangeError) -> Failure {
         match error {
-            ExchangeError::Failed { error, .. } => failure(&error),
+            ExchangeError::Failed { error, .. } => failure(error),
             ExchangeError::Silent => {
                 let patience = self.connection.proxy.config.response_timeout;
                 if self.connection.progress.awaits_content() {
-                    let detail = format!("nothing more of the content within {patience:?}");
-                    return Failure::new(Reason::ContentTimeout, detail);
+                    return Failure::new(Reason::ContentTimeout, Detail::Unfinished(patience));
                 }
-                let detail = format!("no response within {patience:?}");
-                Failure::new(Reason::ResponseTimeout, detail)
+                Failure::new(Reason::ResponseTimeout, Detail::Unresponsive(patience))
             }
         }
     }
@@ -107,7 +105,7 @@ impl Exchange<'_> {
         proxy.metrics.pool.opened.inc();
         Upstream::new(socket, address, valid_until, &proxy.config)
             .await
-            .map_err(|error| failure(&error))
+            .map_err(failure)
     }
 
     /// Ties an expected `100 (Continue)` to the upstream's (RFC 9110 §10.1.1).
@@ -129,20 +127,8 @@ impl Exchange<'_> {
     }
 }
 
-pub(crate) fn failure(error: &hyper::Error) -> Failure {
-    Failure::new(classify(error), with_causes(error))
-}
-
-/// The error and what caused it; hyper's own text names only the first.
-fn with_causes(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+pub(crate) fn failure(error: hyper::Error) -> Failure {
+    Failure::new(classify(&error), Detail::Exchange(error))
 }
 
 fn is_lost_connection(error: &hyper::Error) -> bool {

@@ -69,7 +69,7 @@ pub(crate) async fn forward(
     }
     let traffic = record
         .count_traffic()
-        .ok_or_else(|| Failure::new(Reason::Internal, "a request without a rule".to_owned()))?;
+        .ok_or_else(|| Failure::new(Reason::Internal, "a request without a rule"))?;
     let (head, switching) = to_upstream(connection, head, &content, &target)?;
     let body = request_body(connection, content, &head, &traffic);
     let exchange = Exchange {
@@ -192,7 +192,7 @@ impl Exchange<'_> {
         let (mut head, content) = response.into_parts();
         if !headers::framing_is_plain(&head.headers) {
             let detail = "the response has a transfer coding besides chunked";
-            return Err(Failure::new(Reason::ProtocolError, detail.to_owned()));
+            return Err(Failure::new(Reason::ProtocolError, detail));
         }
         let version = head.version;
         let hop = headers::take_hop_by_hop(&mut head.headers);
@@ -225,7 +225,7 @@ impl Exchange<'_> {
     ) -> Result<(), Failure> {
         let (Some(path), Some(_)) = (&self.switching, &hop.upgrade) else {
             let detail = "the upstream switched protocols without being asked to";
-            return Err(Failure::new(Reason::ProtocolError, detail.to_owned()));
+            return Err(Failure::new(Reason::ProtocolError, detail));
         };
         headers::put_hop_by_hop(
             headers,
@@ -236,10 +236,7 @@ impl Exchange<'_> {
             },
         );
         let address = upstream.address;
-        let (socket, early) = upstream
-            .into_switched()
-            .await
-            .map_err(|error| failure(&error))?;
+        let (socket, early) = upstream.into_switched().await.map_err(failure)?;
         let target = self.target.clone();
         let takeover = Takeover::new(
             self.connection,

@@ -17,6 +17,7 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::{Hosts, TokioResolver};
 
 use super::respond::Failure;
+use crate::access::Detail;
 use crate::reason::Reason;
 
 /// How long to wait for AAAA once A has answered (RFC 8305 §3).
@@ -112,13 +113,16 @@ impl Resolver {
         let resolved = self.resolve(host).await;
         resolved
             .map(|resolved| resolved.addresses)
-            .map_err(|failure| (failure.reason, failure.detail))
+            .map_err(|failure| {
+                let detail = failure.detail.map(|detail| detail.to_string());
+                (failure.reason, detail.unwrap_or_default())
+            })
     }
 
     /// Every address of a name, IPv6 and IPv4 as they were answered.
     pub(crate) async fn resolve(&self, host: &str) -> Result<Resolved, Failure> {
-        let mut name = Name::from_ascii(host)
-            .map_err(|error| Failure::new(Reason::DnsNotFound, format!("{host}: {error}")))?;
+        let mut name =
+            Name::from_ascii(host).map_err(|error| Failure::new(Reason::DnsNotFound, error))?;
         if let Some(resolved) = self.static_hosts(&name) {
             return Ok(resolved);
         }
@@ -126,7 +130,7 @@ impl Resolver {
         tokio::time::timeout(self.timeout, self.both_families(name))
             .await
             .unwrap_or_else(|_| {
-                let detail = format!("{host}: no answer within {:?}", self.timeout);
+                let detail = Detail::Unanswered(self.timeout);
                 Err(Failure::new(Reason::DnsTimeout, detail))
             })
     }
@@ -162,19 +166,16 @@ impl Resolver {
     async fn lookup(&self, name: Name, family: RecordType) -> Result<Resolved, Failure> {
         let lookup = self
             .dns
-            .lookup(name.clone(), family)
+            .lookup(name, family)
             .await
-            .map_err(|error| {
-                let detail = format!("{name} {family}: {error}");
-                Failure::new(classify(&error), detail)
-            })?;
+            .map_err(|error| Failure::new(classify(&error), Detail::Lookup(family, error)))?;
         let addresses: Vec<_> = lookup
             .answers()
             .iter()
             .filter_map(|record| address(&record.data))
             .collect();
         if addresses.is_empty() {
-            let detail = format!("{name} {family}: the answer holds no address");
+            let detail = Detail::NoAddress(family);
             return Err(Failure::new(Reason::DnsNotFound, detail));
         }
         Ok(Resolved {

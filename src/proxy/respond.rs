@@ -13,34 +13,42 @@ use hyper::ext::ReasonPhrase;
 use opentelemetry::trace::TraceId;
 use serde::Serialize;
 
+use crate::access::Detail;
 use crate::panics;
 use crate::reason::{Reason, Retry};
 use crate::target::Target;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
-/// Why a request is answered by the gateway, with the detail that only the log may show.
+/// Why a request is answered by the gateway, with the detail that only the log may show, if there is more to say.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) reason: Reason,
-    pub(crate) detail: String,
+    pub(crate) detail: Option<Detail>,
 }
 
 impl Failure {
-    pub(crate) fn new(reason: Reason, detail: String) -> Self {
+    pub(crate) fn new(reason: Reason, detail: impl Into<Detail>) -> Self {
+        let detail = Some(detail.into());
+        Self { reason, detail }
+    }
+
+    /// One whose reason says it all.
+    pub(crate) fn plain(reason: Reason) -> Self {
+        let detail = None;
         Self { reason, detail }
     }
 
     /// A head the gateway cannot act on; `detail` is about the client's own bytes, so the client
     /// is told as well.
-    pub(crate) fn bad_request(detail: impl std::fmt::Display) -> Self {
-        Self::new(Reason::BadRequest, detail.to_string())
+    pub(crate) fn bad_request(detail: impl Into<Detail>) -> Self {
+        Self::new(Reason::BadRequest, detail)
     }
 
     /// A defect; its backtrace is in the log already.
     pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Self {
-        let detail = format!("panicked: {}", panics::message(panic));
-        Self::new(Reason::Internal, detail)
+        let words = panics::message(panic);
+        Self::new(Reason::Internal, Detail::Panicked(words.into()))
     }
 }
 
@@ -124,10 +132,9 @@ fn proxy_status(reason: Reason, via: &str) -> Option<HeaderValue> {
 
 fn content(failure: &Failure, target: Option<&Target>, trace_id: TraceId) -> Bytes {
     let advice = failure.reason.row().advice;
-    let message = if failure.reason == Reason::BadRequest {
-        format!("{advice} {}", failure.detail).into()
-    } else {
-        advice.into()
+    let message = match &failure.detail {
+        Some(detail) if failure.reason == Reason::BadRequest => format!("{advice} {detail}").into(),
+        _ => advice.into(),
     };
     let explanation = Explanation {
         error: failure.reason.label(),
@@ -151,7 +158,7 @@ mod tests {
             let Some(error) = reason.row().proxy_error else {
                 continue;
             };
-            let failure = Failure::new(reason, "192.0.2.1: Connection refused".to_owned());
+            let failure = Failure::new(reason, "192.0.2.1: Connection refused");
             let text = String::from_utf8(raw(&failure, random_trace_id(), "gate")).unwrap();
             let label = reason.label();
             assert!(text.starts_with(&format!("HTTP/1.1 {} egress ", reason.status().as_u16())));
@@ -168,10 +175,7 @@ mod tests {
             .into_iter()
             .filter(|reason| *reason != Reason::BadRequest)
         {
-            let failure = Failure::new(
-                reason,
-                "192.0.2.1: Connection refused (os error 111)".to_owned(),
-            );
+            let failure = Failure::new(reason, "192.0.2.1: Connection refused (os error 111)");
             let text = String::from_utf8(raw(&failure, random_trace_id(), "outgate")).unwrap();
             assert!(
                 !text.contains("192.0.2.1") && !text.contains("os error"),
@@ -182,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_407_carries_a_challenge_rfc9110_11_7_1() {
-        let failure = Failure::new(Reason::AuthRequired, String::new());
+        let failure = Failure::plain(Reason::AuthRequired);
         let response = response(&failure, None, random_trace_id(), "outgate");
         assert!(response.headers().contains_key(PROXY_AUTHENTICATE));
     }

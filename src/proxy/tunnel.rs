@@ -67,7 +67,7 @@ impl Takeover {
     ) -> Result<Self, Failure> {
         let traffic = record
             .count_traffic()
-            .ok_or_else(|| Failure::new(Reason::Internal, "a tunnel without a rule".to_owned()))?;
+            .ok_or_else(|| Failure::new(Reason::Internal, "a tunnel without a rule"))?;
         let opening = Opening {
             client: connection.client,
             user: record.user().cloned(),
