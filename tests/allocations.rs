@@ -102,6 +102,7 @@ fn tracing() -> Tracing {
         protocol: Protocol::HttpProtobuf,
         headers: Vec::new(),
         timeout: Duration::from_secs(1),
+        export_timeout: Duration::from_secs(1),
         gzip: false,
         certificate: None,
         resource: Vec::new(),

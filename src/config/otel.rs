@@ -3,7 +3,8 @@
 //! Their names, units and defaults are that specification's (*OTLP Exporter Configuration*, *SDK Environment
 //! Variables*): an empty value is an unset one, times are in milliseconds, and what begins with
 //! `OTEL_EXPORTER_OTLP_TRACES_` wins over the same without `TRACES_`. A value that does not parse is told like any
-//! other, where the specification would have it ignored: a trace that is silently missing is found too late.
+//! other, where the specification would have it ignored: a trace that is silently missing is found too late. Told like
+//! it are also a time of zero, which would have no end, and a compression of `none` or nothing, at which the exporter fails.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -36,8 +37,11 @@ pub struct Tracing {
     pub protocol: Protocol,
     /// Sent with every export; often a credential, so marked as sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// For one export, its connection included; 10 s by default.
+    /// For one request to the collector, its connection included; 10 s by default.
     pub timeout: Duration,
+    /// For one export, whatever requests it takes; 30 s by default. There are no further tries, so the shorter
+    /// one of the two ends it.
+    pub export_timeout: Duration,
     /// Whether exports are compressed; no by default.
     pub gzip: bool,
     /// PEM file of the only authorities to trust for the collector; `None`, the default, trusts the public ones.
@@ -101,8 +105,11 @@ impl Tracing {
             timeout: reader
                 .get_otlp("TIMEOUT", MILLISECONDS, milliseconds)
                 .unwrap_or(Duration::from_secs(10)),
+            export_timeout: reader
+                .get("OTEL_BSP_EXPORT_TIMEOUT", MILLISECONDS, milliseconds)
+                .unwrap_or(Duration::from_secs(30)),
             gzip: reader
-                .get_otlp("COMPRESSION", "`gzip` or `none`", is_gzip)
+                .get_otlp("COMPRESSION", "`gzip`, or no such variable", is_gzip)
                 .unwrap_or(false),
             certificate: reader.get_otlp("CERTIFICATE", "the path of a PEM file", |path| {
                 Ok(PathBuf::from(path))
@@ -128,10 +135,7 @@ impl Tracing {
             .map(|(key, value)| format!("{key}={value}"))
             .collect();
         let mut values = vec![
-            (
-                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-                self.endpoint.to_string(),
-            ),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", shown(&self.endpoint)),
             (
                 "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
                 self.protocol.name().to_owned(),
@@ -140,10 +144,6 @@ impl Tracing {
             (
                 "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
                 self.timeout.as_millis().to_string(),
-            ),
-            (
-                "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
-                if self.gzip { "gzip" } else { "none" }.to_owned(),
             ),
             ("OTEL_RESOURCE_ATTRIBUTES", resource.join(",")),
             ("OTEL_TRACES_SAMPLER", self.sampler.name().to_owned()),
@@ -157,7 +157,15 @@ impl Tracing {
                 "OTEL_BSP_SCHEDULE_DELAY",
                 self.schedule_delay.as_millis().to_string(),
             ),
+            (
+                "OTEL_BSP_EXPORT_TIMEOUT",
+                self.export_timeout.as_millis().to_string(),
+            ),
         ];
+        if self.gzip {
+            let gzip = "gzip".to_owned();
+            values.push(("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", gzip));
+        }
         if let Some(path) = &self.certificate {
             values.push((
                 "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
@@ -165,6 +173,15 @@ impl Tracing {
             ));
         }
         values
+    }
+}
+
+/// A URL without its query, where some collectors want a key.
+fn shown(url: &Uri) -> String {
+    let text = url.to_string();
+    match text.split_once('?') {
+        Some((bare, _)) => format!("{bare}?{REDACTED}"),
+        None => text,
     }
 }
 
@@ -202,7 +219,11 @@ impl<'a> Reader<'a> {
         let texts = variables
             .into_iter()
             .map(|(name, value)| (name.to_string_lossy(), value.to_string_lossy()))
-            .filter(|(name, value)| name.starts_with("OTEL_") && !value.trim().is_empty())
+            .filter(|(name, value)| {
+                // The exporter reads this one too, and fails at an empty value, and at `none`.
+                let is_set = !value.trim().is_empty() || name.ends_with("_COMPRESSION");
+                name.starts_with("OTEL_") && is_set
+            })
             .collect();
         Self { texts, problems }
     }
@@ -218,11 +239,9 @@ impl<'a> Reader<'a> {
         match parse(&text) {
             Ok(value) => Some(value),
             Err(reason) => {
-                let value = if name.ends_with("_HEADERS") {
-                    REDACTED.to_owned()
-                } else {
-                    text
-                };
+                let is_secret = name.ends_with("_HEADERS")
+                    || (name.ends_with("_ENDPOINT") && text.contains('@'));
+                let value = if is_secret { REDACTED.to_owned() } else { text };
                 self.problems.push(Problem::Invalid {
                     place: name.to_owned(),
                     value,

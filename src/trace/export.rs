@@ -88,7 +88,7 @@ impl Export {
             spans,
             batch: settings.max_export_batch_size,
             delay: settings.schedule_delay,
-            timeout: settings.timeout,
+            timeout: settings.timeout.min(settings.export_timeout),
             filled,
             dropped,
             pause: None,

@@ -61,6 +61,7 @@ async fn costs_no_request(wrong: Wrong, protocol: Protocol) {
     let _down = go_wrong(collector, wrong);
     tracing.protocol = protocol;
     tracing.timeout = TIMEOUT;
+    tracing.export_timeout = TIMEOUT;
     tracing.max_queue_size = usize::try_from(QUEUE).unwrap();
     tracing.max_export_batch_size = usize::try_from(BATCH).unwrap();
     let proxy = TestProxy::builder()

@@ -10,7 +10,7 @@ const README: &str = include_str!("../../README.md");
 const ARCHITECTURE: &str = include_str!("../../ARCHITECTURE.md");
 
 /// The rows of the table that follows a header cell.
-fn table(header: &str) -> Vec<Vec<String>> {
+pub(crate) fn table(header: &str) -> Vec<Vec<String>> {
     README
         .lines()
         .skip_while(|line| !line.starts_with(&format!("| {header} |")))

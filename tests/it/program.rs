@@ -8,6 +8,8 @@ mod descriptors;
 mod drain;
 // The policy file, from the command line.
 mod policy;
+// The variables of OpenTelemetry.
+mod tracing;
 
 fn outgate(variables: &[(&str, &str)], arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_outgate"));
@@ -299,40 +301,6 @@ fn a_standard_output_that_nobody_reads_holds_up_no_request() {
         .find_map(|line| line.strip_prefix("outgate_log_lines_dropped_total "));
     let dropped: usize = dropped.unwrap().parse().unwrap();
     assert!(dropped > 0 && dropped < REQUESTS, "{dropped}");
-}
-
-#[test]
-fn a_bad_tracing_variable_or_certificate_stops_the_start_with_78() {
-    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9");
-    for (name, value) in [
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
-        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem"),
-    ] {
-        let output = output(&[endpoint, (name, value)], &[]);
-        assert_eq!(output.status.code(), Some(78));
-        let message = String::from_utf8(output.stderr).unwrap();
-        assert!(
-            message.contains(name) && message.contains(value),
-            "{message}"
-        );
-    }
-}
-
-#[test]
-fn config_prints_tracing_without_its_secrets() {
-    let variables = [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
-        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=t0p"),
-    ];
-    let text = String::from_utf8(output(&variables, &["config"]).stdout).unwrap();
-    assert!(
-        text.contains("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://collector:4318/v1/traces"),
-        "{text}"
-    );
-    assert!(
-        text.contains("api-key=***") && !text.contains("t0p"),
-        "{text}"
-    );
 }
 
 fn get(server: SocketAddr, path: &str) -> String {

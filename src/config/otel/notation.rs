@@ -29,7 +29,6 @@ pub(super) fn is_exporter(text: &str) -> Result<bool, String> {
 pub(super) fn is_gzip(text: &str) -> Result<bool, String> {
     match text {
         "gzip" => Ok(true),
-        "none" => Ok(false),
         _ => Err("no such compression here".to_owned()),
     }
 }
@@ -43,6 +42,13 @@ pub(super) fn protocol(text: &str) -> Result<Protocol, String> {
 
 pub(super) fn url(text: &str) -> Result<Uri, String> {
     let url: Uri = parse(text)?;
+    let authority = url.authority().map_or("", |own| own.as_str());
+    if authority.contains('@') {
+        return Err(
+            "a user name or password stands in it; state it in OTEL_EXPORTER_OTLP_HEADERS"
+                .to_owned(),
+        );
+    }
     match url.scheme_str() {
         Some("http" | "https") => Ok(url),
         _ => Err("it does not begin with http:// or https://".to_owned()),
@@ -51,7 +57,8 @@ pub(super) fn url(text: &str) -> Result<Uri, String> {
 
 pub(super) fn milliseconds(text: &str) -> Result<Duration, String> {
     match Duration::from_millis(parse(text)?) {
-        Duration::ZERO => Err("zero would fail every time".to_owned()),
+        // The specification has zero mean no end, and a collector that hangs would have none.
+        Duration::ZERO => Err("zero is no time".to_owned()),
         some if some > LONGEST_DURATION => Err("it is longer than a year".to_owned()),
         some => Ok(some),
     }

@@ -33,6 +33,7 @@ fn defaults_are_those_of_the_specification() {
     assert_eq!(tracing.endpoint, "http://collector:4318/v1/traces");
     assert_eq!(tracing.protocol, Protocol::HttpProtobuf);
     assert_eq!(tracing.timeout, Duration::from_secs(10));
+    assert_eq!(tracing.export_timeout, Duration::from_secs(30));
     assert_eq!(tracing.schedule_delay, Duration::from_secs(5));
     assert_eq!(
         (tracing.max_queue_size, tracing.max_export_batch_size),
@@ -139,6 +140,41 @@ fn headers_are_decoded_and_never_shown() {
 }
 
 #[test]
+fn an_endpoint_with_credentials_is_refused_without_repeating_them() {
+    for variable in [
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    ] {
+        for url in [
+            "http://user:t0p@collector:4318",
+            "https://t0p@collector/v1/traces",
+            "user:t0p@collector:4318",
+            "http://user:t0p @collector",
+        ] {
+            let problems = read(&[(variable, url)]).unwrap_err();
+            let told = problems[0].starts_with(&format!("{variable}=\"***\": "));
+            assert!(told && !problems[0].contains("t0p"), "{url}: {problems:?}");
+        }
+        let problems = read(&[(variable, "http://user:t0p@collector:4318")]).unwrap_err();
+        assert!(
+            problems[0].contains("OTEL_EXPORTER_OTLP_HEADERS"),
+            "{problems:?}"
+        );
+    }
+}
+
+#[test]
+fn the_query_of_an_endpoint_is_kept_and_not_shown() {
+    let endpoint = (
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "https://collector/v1/traces?key=t0p",
+    );
+    let tracing = read(&[endpoint]).unwrap().unwrap();
+    assert_eq!(tracing.endpoint, endpoint.1);
+    assert_eq!(tracing.values()[0].1, "https://collector/v1/traces?***");
+}
+
+#[test]
 fn every_bad_value_is_told_with_its_variable() {
     for (name, value) in [
         ("OTEL_SDK_DISABLED", "perhaps"),
@@ -147,10 +183,13 @@ fn every_bad_value_is_told_with_its_variable() {
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
+        ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", ""),
         ("OTEL_RESOURCE_ATTRIBUTES", "novalue"),
         ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
         ("OTEL_BSP_SCHEDULE_DELAY", "-1"),
+        ("OTEL_BSP_EXPORT_TIMEOUT", "0"),
     ] {
         let problems = read(&[ENDPOINT, (name, value)]).unwrap_err();
         assert!(

@@ -1,23 +1,24 @@
-//! A receiver of OTLP over HTTP that hands on the spans it was sent.
+//! A receiver of OTLP, over HTTP and over gRPC, that hands on the spans it was sent.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as Sent;
 use outgate::config::{Protocol, Sampler, Tracing};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use super::{any_port, within};
@@ -38,6 +39,8 @@ pub(crate) struct Span {
     /// 0 unset, 1 fine, 2 failed.
     pub(crate) status: i32,
     pub(crate) nanoseconds: u64,
+    /// The header fields of the export it came in.
+    pub(crate) sent_with: HeaderMap,
     attributes: BTreeMap<String, String>,
 }
 
@@ -62,6 +65,19 @@ impl Collector {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream, sender.clone()));
+            }
+        });
+        Self { address, spans }
+    }
+
+    /// One that speaks gRPC, and nothing else.
+    pub(crate) async fn over_grpc() -> Self {
+        let listener = TcpListener::bind(any_port()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, spans) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve_grpc(stream, sender.clone()));
             }
         });
         Self { address, spans }
@@ -96,15 +112,9 @@ where
         let spans = spans.clone();
         async move {
             assert_eq!(request.headers()["content-type"], "application/x-protobuf");
-            let content = request.into_body().collect().await.unwrap().to_bytes();
-            let export = ExportTraceServiceRequest::decode(content).unwrap();
-            let scopes = export
-                .resource_spans
-                .into_iter()
-                .flat_map(|resource| resource.scope_spans);
-            for span in scopes.flat_map(|scope| scope.spans) {
-                let _ = spans.send(read(span));
-            }
+            let (head, content) = request.into_parts();
+            let message = content.collect().await.unwrap().to_bytes();
+            hand_on(message, &head.headers, &spans);
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
         }
     });
@@ -113,7 +123,54 @@ where
         .await;
 }
 
-fn read(span: Sent) -> Span {
+/// Does the same for exports over gRPC.
+async fn serve_grpc(stream: TcpStream, spans: mpsc::UnboundedSender<Span>) {
+    /// Flag of compression, and four bytes of length.
+    const PREFIX: usize = 5;
+    let service = service_fn(move |request: Request<Incoming>| {
+        let spans = spans.clone();
+        async move {
+            assert_eq!(request.headers()["content-type"], "application/grpc");
+            let (head, content) = request.into_parts();
+            let message = content.collect().await.unwrap().to_bytes();
+            hand_on(message.slice(PREFIX..), &head.headers, &spans);
+            let mut response = Response::new(
+                Full::new(Bytes::from_static(&[0; PREFIX])).with_trailers(async {
+                    let status = ("grpc-status", "0");
+                    Some(Ok::<_, Infallible>(fields(&[status])))
+                }),
+            );
+            *response.headers_mut() = fields(&[("content-type", "application/grpc")]);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let _ = http2::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+fn fields(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+    let pairs = pairs.iter();
+    pairs
+        .map(|(name, value)| {
+            let value = HeaderValue::from_static(value);
+            (HeaderName::from_static(name), value)
+        })
+        .collect()
+}
+
+fn hand_on(message: Bytes, headers: &HeaderMap, spans: &mpsc::UnboundedSender<Span>) {
+    let export = ExportTraceServiceRequest::decode(message).unwrap();
+    let scopes = export
+        .resource_spans
+        .into_iter()
+        .flat_map(|resource| resource.scope_spans);
+    for span in scopes.flat_map(|scope| scope.spans) {
+        let _ = spans.send(read(span, headers.clone()));
+    }
+}
+
+fn read(span: Sent, sent_with: HeaderMap) -> Span {
     let hex = |bytes: &[u8]| {
         bytes
             .iter()
@@ -138,6 +195,7 @@ fn read(span: Sent) -> Span {
         nanoseconds: span.end_time_unix_nano - span.start_time_unix_nano,
         name: span.name,
         kind: span.kind,
+        sent_with,
         attributes: span
             .attributes
             .into_iter()
@@ -153,6 +211,7 @@ pub(crate) fn settings(endpoint: &str) -> Tracing {
         protocol: Protocol::HttpProtobuf,
         headers: Vec::new(),
         timeout: Duration::from_secs(5),
+        export_timeout: Duration::from_secs(60),
         gzip: false,
         certificate: None,
         resource: vec![("service.name".to_owned(), "outgate".to_owned())],
