@@ -2,6 +2,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
+// One line a request, and what is on it.
+mod access_log;
 // Few descriptors, and many connections.
 mod descriptors;
 // Signals, under load.
@@ -74,6 +76,15 @@ impl Running {
                 return line;
             }
         }
+    }
+
+    /// Stops the gateway, and gives what it had still to say.
+    fn last_lines(mut self) -> Vec<serde_json::Value> {
+        self.signal(rustix::process::Signal::TERM);
+        let lines = self.lines.by_ref().lines();
+        lines
+            .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+            .collect()
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
@@ -217,46 +228,6 @@ fn healthcheck_asks_the_gateway_of_this_host() {
     );
     let nobody = [("OUTGATE_ADMIN_LISTEN", "127.0.0.1:9")];
     assert_eq!(output(&nobody, &["healthcheck"]).status.code(), Some(1));
-}
-
-#[test]
-fn a_request_writes_one_line_and_a_tunnel_another() {
-    let origin = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = origin.local_addr().unwrap().port();
-    let allow = format!("127.0.0.1:{port}");
-    let mut running = Running::start(&[("OUTGATE_ALLOW", &allow)]);
-    let mut client = TcpStream::connect(running.proxy).unwrap();
-    write!(client, "CONNECT {allow} HTTP/1.1\r\nHost: x\r\n\r\nhello").unwrap();
-    let (mut upstream, _) = origin.accept().unwrap();
-    // Read whole, so that closing the client is no reset.
-    let mut head = BufReader::new(&client);
-    while head.by_ref().lines().next().unwrap().unwrap() != "" {}
-    let mut hello = [0; 5];
-    upstream.read_exact(&mut hello).unwrap();
-    let request = running.line("request");
-    assert_eq!(request["http.request.method"], "CONNECT");
-    assert_eq!(request["server.address"], "127.0.0.1");
-    assert_eq!(request["server.port"], port);
-    assert_eq!(request["http.response.status_code"], 200);
-    assert_eq!(request["rule"], allow);
-    drop((client, upstream));
-    let tunnel = running.line("tunnel");
-    assert_eq!(tunnel["end"], "closed");
-    assert_eq!(tunnel["bytes_sent"], 5);
-    assert_eq!(tunnel["bytes_received"], 0);
-    assert_eq!(tunnel["trace_id"], request["trace_id"]);
-}
-
-#[test]
-fn a_connection_without_a_request_writes_a_line_with_its_client() {
-    let mut running = Running::start(&[]);
-    let mut client = TcpStream::connect(running.proxy).unwrap();
-    client.write_all(b"garbage\r\n\r\n").unwrap();
-    let line = running.line("connection refused");
-    let own = client.local_addr().unwrap();
-    assert_eq!(line["client.address"], own.ip().to_string());
-    assert_eq!(line["client.port"], own.port());
-    assert_eq!(line["reason"], "bad_request");
 }
 
 #[test]
