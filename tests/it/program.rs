@@ -4,6 +4,8 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 // One line a request, and what is on it.
 mod access_log;
+// Log lines and spans that nobody takes.
+mod backlog;
 // Few descriptors, and many connections.
 mod descriptors;
 // Signals, under load.
@@ -243,37 +245,6 @@ fn a_terminated_gateway_exits_0_and_says_what_was_cut() {
     assert!(running.process.wait().unwrap().success());
 }
 
-#[test]
-fn a_standard_output_that_nobody_reads_holds_up_no_request() {
-    // More lines than the queue and the pipe hold together.
-    const REQUESTS: usize = 12_000;
-    let running = Running::start(&[]);
-    let mut client = TcpStream::connect(running.proxy).unwrap();
-    client.set_nodelay(true).unwrap();
-    let mut answers = BufReader::new(client.try_clone().unwrap());
-    let begun = std::time::Instant::now();
-    for _ in 0..REQUESTS {
-        write!(client, "GET http://evil.test/ HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        let (mut line, mut length) = (String::new(), 0);
-        while line != "\r\n" {
-            line.clear();
-            answers.read_line(&mut line).unwrap();
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap();
-            }
-        }
-        answers.read_exact(&mut vec![0; length]).unwrap();
-    }
-    let took = begun.elapsed();
-    assert!(took < std::time::Duration::from_secs(60), "{took:?}");
-    let metrics = get(running.admin, "/metrics");
-    let dropped = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix("outgate_log_lines_dropped_total "));
-    let dropped: usize = dropped.unwrap().parse().unwrap();
-    assert!(dropped > 0 && dropped < REQUESTS, "{dropped}");
-}
-
 fn get(server: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(server).unwrap();
     write!(
@@ -284,4 +255,12 @@ fn get(server: SocketAddr, path: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
+}
+
+/// The value of a metric, named with all that stands before it.
+fn metric(running: &Running, name: &str) -> u64 {
+    let metrics = get(running.admin, "/metrics");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name));
+    let value = value.unwrap_or_else(|| panic!("no {name}in {metrics}"));
+    value.parse::<f64>().unwrap() as u64
 }

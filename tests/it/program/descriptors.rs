@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use super::{Running, get};
+use super::{Running, get, metric};
 
 /// No test waits longer for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,13 +40,6 @@ fn try_ask(address: SocketAddr, request: &str) -> std::io::Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
-}
-
-fn metric(running: &Running, name: &str) -> u64 {
-    let metrics = get(running.admin, "/metrics");
-    let value = metrics.lines().find_map(|line| line.strip_prefix(name));
-    let value = value.unwrap_or_else(|| panic!("no {name}in {metrics}"));
-    value.parse::<f64>().unwrap() as u64
 }
 
 /// Waits for a metric to be what it should.

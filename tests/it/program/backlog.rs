@@ -1,0 +1,113 @@
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+
+use super::{Running, metric};
+use crate::harness::vacant::Vacant;
+
+/// More lines than the queue and the pipe hold together, and more spans than their queue holds with
+/// the batch that is being exported.
+const FILLING: usize = 12_000;
+
+/// Each of them finds the queue full.
+const FURTHER: usize = 20_000;
+
+/// A line has the host, a span both: kept, each would be 600 bytes or more, and all of [`FURTHER`] 12 MB.
+const HOST: &str = "a-host-with-a-name-that-is-as-long-as-a-label-may-be.";
+const PATH: usize = 512;
+
+/// Half of what they would be. The allocator keeps some of what requests give back.
+const GROWTH: u64 = 6_000_000;
+
+/// Clients that ask at once, each on a connection of its own.
+const CLIENTS: usize = 2;
+/// Requests that a client sends before it reads their answers.
+const PIPELINED: usize = 20;
+
+/// Has so many requests refused.
+fn flood(proxy: SocketAddr, requests: usize) {
+    let (host, path) = (HOST.repeat(4), "p".repeat(PATH));
+    let request = format!("GET http://{host}test/{path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let rounds = requests / CLIENTS / PIPELINED;
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                let mut client = TcpStream::connect(proxy).unwrap();
+                client.set_nodelay(true).unwrap();
+                let mut answers = BufReader::new(client.try_clone().unwrap());
+                for _ in 0..rounds {
+                    let asked = request.repeat(PIPELINED);
+                    client.write_all(asked.as_bytes()).unwrap();
+                    for _ in 0..PIPELINED {
+                        read_answer(&mut answers);
+                    }
+                }
+            });
+        }
+    });
+}
+
+fn read_answer(answers: &mut impl BufRead) {
+    let (mut line, mut length) = (String::new(), 0);
+    answers.read_line(&mut line).unwrap();
+    assert!(line.starts_with("HTTP/1.1 403 "), "{line}");
+    while line != "\r\n" {
+        line.clear();
+        answers.read_line(&mut line).unwrap();
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    answers.read_exact(&mut vec![0; length]).unwrap();
+}
+
+/// Fills a queue, and then asks for more: how many were dropped of what came on top.
+fn drops_without_growing(gateway: &Running, dropped: &str, whose: &str) -> u64 {
+    let look = || [dropped, "process_resident_memory_bytes "].map(|name| metric(gateway, name));
+    flood(gateway.proxy, FILLING);
+    let [dropped_before, resident_before] = look();
+    assert!(dropped_before > 0, "{whose}");
+    flood(gateway.proxy, FURTHER);
+    let [dropped, resident] = look();
+    let growth = resident.saturating_sub(resident_before);
+    assert!(
+        growth < GROWTH,
+        "{whose}: {resident_before} and {growth} more bytes"
+    );
+    dropped - dropped_before
+}
+
+#[test]
+fn a_standard_output_that_nobody_reads_holds_up_no_request_and_takes_no_memory() {
+    let gateway = Running::start(&[]);
+    let dropped = drops_without_growing(&gateway, "outgate_log_lines_dropped_total ", "stdout");
+    assert_eq!(dropped, FURTHER as u64);
+}
+
+#[test]
+fn a_collector_that_takes_nothing_holds_up_no_request_and_takes_no_memory() {
+    // Connections are established by the kernel, and nobody answers.
+    let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hangs = format!("http://{}", hangs.local_addr().unwrap());
+    let vacant = Vacant::take();
+    let down = format!("http://{}", vacant.address());
+    for (endpoint, protocol, is_waited_for) in [
+        (&hangs, "http/protobuf", true),
+        (&hangs, "grpc", true),
+        (&down, "http/protobuf", false),
+    ] {
+        let gateway = Running::start(&[
+            ("OUTGATE_ACCESS_LOG", "false"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            // Longer than any test, so that the first batch stays with the collector.
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "3600000"),
+            ("OTEL_BSP_EXPORT_TIMEOUT", "3600000"),
+        ]);
+        let whose = format!("{endpoint} {protocol}");
+        let dropped = drops_without_growing(&gateway, "outgate_spans_dropped_total ", &whose);
+        if is_waited_for {
+            assert_eq!(dropped, FURTHER as u64, "{whose}");
+        }
+    }
+}
