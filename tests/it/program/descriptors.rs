@@ -79,6 +79,29 @@ fn the_limit_on_connections_comes_from_the_descriptors_and_is_logged() {
     running.line("drained");
 }
 
+#[test]
+fn the_limit_that_comes_from_the_descriptors_can_be_had_in_tunnels_again_and_again() {
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = origin.local_addr().unwrap().to_string();
+    let running = start(1000, &[("OUTGATE_ALLOW", &target)]);
+    let connect_head = format!("CONNECT {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let tunnel = || {
+        let mut client = connect(running.proxy);
+        client.write_all(connect_head.as_bytes()).unwrap();
+        let mut status = [0; "HTTP/1.1 200".len()];
+        client.read_exact(&mut status).unwrap();
+        assert_eq!(String::from_utf8_lossy(&status), "HTTP/1.1 200");
+        (client, origin.accept().unwrap())
+    };
+    for _ in 0..2 {
+        let tunnels: Vec<_> = (0..400).map(|_| tunnel()).collect();
+        let refused = ask(running.proxy, &connect_head);
+        assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+        drop(tunnels);
+        wait_for(&running, ACTIVE, |active| active == 0);
+    }
+}
+
 fn logged_before(running: &Running, message: &str) -> serde_json::Value {
     let mut lines = running.before.iter();
     let line = lines.find(|line| line["message"].as_str().unwrap().starts_with(message));
