@@ -4,13 +4,16 @@
 //! applies (`progress.rs`), and who answers a head that cannot be parsed. hyper would, in words of its
 //! own and without telling anybody; so what it writes while no request is being answered is dropped,
 //! and the connection's task answers from the table of reasons like everywhere else.
+//!
+//! The socket is shared with that task, which watches it for a reset: hyper does not look at it while it
+//! has content that nobody takes, or a next request.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::progress::Progress;
@@ -18,17 +21,30 @@ use super::progress::Progress;
 /// The client's socket as hyper sees it.
 #[derive(Debug)]
 pub(crate) struct ClientStream {
-    socket: TcpStream,
+    socket: Arc<TcpStream>,
     progress: Arc<Progress>,
 }
 
 impl ClientStream {
-    pub(crate) fn new(socket: TcpStream, progress: Arc<Progress>) -> Self {
+    pub(crate) fn new(socket: Arc<TcpStream>, progress: Arc<Progress>) -> Self {
         Self { socket, progress }
     }
 
-    pub(crate) fn into_socket(self) -> TcpStream {
-        self.socket
+    fn poll_write_once(
+        &self,
+        cx: &mut Context<'_>,
+        length: usize,
+        write: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            std::task::ready!(self.socket.poll_write_ready(cx))?;
+            match once(&self.socket, Interest::WRITABLE, length, || {
+                write(&self.socket)
+            }) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
     }
 
     fn note(&self, written: &Poll<io::Result<usize>>) {
@@ -39,14 +55,47 @@ impl ClientStream {
     }
 }
 
+/// Moves bytes once. Fewer than there is `room` for say that the socket has no more, or takes no more, so the next call waits
+/// for news of it rather than ask the kernel in vain.
+fn once(
+    socket: &TcpStream,
+    interest: Interest,
+    room: usize,
+    call: impl FnOnce() -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut short = None;
+    let moved = socket.try_io(interest, || {
+        let moved = call()?;
+        if moved == 0 || moved == room {
+            return Ok(moved);
+        }
+        short = Some(moved);
+        Err(io::ErrorKind::WouldBlock.into())
+    });
+    short.map_or(moved, Ok)
+}
+
 impl AsyncRead for ClientStream {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        std::task::ready!(Pin::new(&mut self.socket).poll_read(cx, buffer))?;
+        loop {
+            std::task::ready!(self.socket.poll_read_ready(cx))?;
+            let room = buffer.remaining();
+            let read = once(&self.socket, Interest::READABLE, room, || {
+                self.socket.try_read_buf(buffer)
+            });
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => {
+                    read?;
+                    break;
+                }
+            }
+        }
         let read = &buffer.filled()[before..];
         let first_end = read.is_empty() && !self.progress.client_finished();
         self.progress.read(read);
@@ -64,7 +113,7 @@ impl AsyncRead for ClientStream {
 
 impl AsyncWrite for ClientStream {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
@@ -72,27 +121,28 @@ impl AsyncWrite for ClientStream {
             self.progress.drop_answer();
             return Poll::Ready(Ok(bytes.len()));
         }
-        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        let written = self.poll_write_once(cx, bytes.len(), |socket| socket.try_write(bytes));
         self.note(&written);
         written
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let length = slices.iter().map(|slice| slice.len()).sum();
         if self.progress.is_idle() {
             self.progress.drop_answer();
-            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+            return Poll::Ready(Ok(length));
         }
-        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
+        let written = self.poll_write_once(cx, length, |socket| socket.try_write_vectored(slices));
         self.note(&written);
         written
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        true
     }
 
     /// hyper flushes when its own buffer is empty: everything written has left.
@@ -101,7 +151,8 @@ impl AsyncWrite for ClientStream {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);
+        Poll::Ready(shut.map_err(io::Error::from))
     }
 }

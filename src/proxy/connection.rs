@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::admission::Admitted;
@@ -108,16 +109,20 @@ pub(super) async fn serve(
         drain: drain.clone(),
         takeover: OnceLock::new(),
     });
-    let stream = TokioIo::new(ClientStream::new(socket, Arc::clone(&progress)));
+    let socket = Arc::new(socket);
+    let stream = ClientStream::new(Arc::clone(&socket), Arc::clone(&progress));
     let mut http = http1::Builder::new()
         .max_header_size(proxy.config.max_header_bytes)
         .max_buf_size(most_buffered(&proxy.config))
         // The timeouts are kept here: hyper's would not be answered.
         .header_read_timeout(None)
-        .serve_connection(stream, Requests(Arc::clone(&connection)));
+        .serve_connection(TokioIo::new(stream), Requests(Arc::clone(&connection)));
     let ended = tokio::select! {
+        // First: a request that came before a reset is one all the same.
+        biased;
         ended = drive(&mut http, &progress, drain) => ended,
         ended = timed_out(&proxy, &progress) => ended,
+        _failed = socket.ready(Interest::ERROR) => Ended::Gone,
     };
     let parts = http.into_parts();
     drop(parts.service);
@@ -127,7 +132,11 @@ pub(super) async fn serve(
         _counted: counted,
         _admitted: admitted,
     };
-    let socket = parts.io.into_inner().into_socket();
+    drop(parts.io);
+    // Nobody else has it any more.
+    let Some(socket) = Arc::into_inner(socket) else {
+        return;
+    };
     let ending = Ending {
         socket,
         read: parts.read_buf,

@@ -72,21 +72,29 @@ pub(crate) async fn relay(
     let end = poll_fn(|cx| {
         // Both are polled each time, so that neither waits for the other.
         let sent = up.poll(cx, |bytes| count.moved(Direction::ClientToUpstream, bytes));
+        if sent == Poll::Ready(Ended::Reset) {
+            down.cut_short();
+        }
         let received = down.poll(cx, |bytes| count.moved(Direction::UpstreamToClient, bytes));
         match (sent, received) {
             (Poll::Ready(Ended::Reading), _) => Poll::Ready(End::ClientReset),
             (_, Poll::Ready(Ended::Reading)) => Poll::Ready(End::UpstreamReset),
             // The client takes no more, but may have said all it had to say before it went.
-            (Poll::Pending, Poll::Ready(Ended::Writing)) if up.has_all() => Poll::Pending,
-            (_, Poll::Ready(Ended::Writing)) => Poll::Ready(End::ClientReset),
+            (Poll::Pending, Poll::Ready(Ended::Writing | Ended::Reset)) if up.has_all() => {
+                Poll::Pending
+            }
+            (_, Poll::Ready(Ended::Writing | Ended::Reset)) => Poll::Ready(End::ClientReset),
             (Poll::Ready(Ended::Finished), Poll::Ready(Ended::Finished)) => {
                 Poll::Ready(End::Closed)
             }
-            (Poll::Ready(Ended::Writing), Poll::Ready(Ended::Finished)) => {
+            (Poll::Ready(Ended::Writing | Ended::Reset), Poll::Ready(Ended::Finished)) => {
                 Poll::Ready(End::UpstreamReset)
             }
             // The upstream takes no more, but what it has sent is still on its way.
-            (Poll::Ready(Ended::Writing | Ended::Finished) | Poll::Pending, Poll::Pending)
+            (
+                Poll::Ready(Ended::Writing | Ended::Reset | Ended::Finished) | Poll::Pending,
+                Poll::Pending,
+            )
             | (Poll::Pending, Poll::Ready(Ended::Finished)) => Poll::Pending,
         }
     })

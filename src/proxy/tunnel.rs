@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Request};
 use hyper::body::Incoming;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::Proxy;
@@ -14,11 +16,14 @@ use super::connection::{Connection, Held};
 use super::relay::{self, Bulk, Count, Early, relay};
 use super::respond::Failure;
 use crate::access::AccessRecord;
-use crate::metrics::Direction;
+use crate::metrics::{Direction, End};
 use crate::policy::{Access, Permit};
 use crate::reason::Reason;
 use crate::target::Target;
 use crate::tunnels::{Opening, Tunnel, TunnelRecord};
+
+/// What a side sent before it was reset is handed on as long as the other takes some of it within this time.
+const LAST_BYTES: Duration = Duration::from_secs(1);
 
 /// A connected upstream that takes over from HTTP once the client has its answer.
 #[derive(Debug)]
@@ -117,17 +122,34 @@ async fn run(
 ) {
     let end = tokio::select! {
         biased;
-        end = record.tunnel().asked_to_end() => {
-            // Both sides learn that this is no regular end of their data.
-            relay::reset(&client);
-            relay::reset(&upstream);
-            end
-        }
-        end = relay(&client, &upstream, early, &bulk, record.tunnel()) => end,
+        end = record.tunnel().asked_to_end() => Err(end),
+        end = relay(&client, &upstream, early, &bulk, record.tunnel()) => Ok(end),
+        end = reset_unseen(&client, &upstream, record.tunnel()) => Err(end),
     };
+    let end = end.unwrap_or_else(|end| {
+        // Both sides learn that this is no regular end of their data.
+        relay::reset(&client);
+        relay::reset(&upstream);
+        end
+    });
     // Both sockets are gone before the tunnel is accounted for as ended.
     drop((client, upstream));
     record.ended(end);
+}
+
+/// Resolves when a side has been reset and the relay does not see it, because the other side takes nothing: it reads only
+/// what it can hand on.
+async fn reset_unseen(client: &TcpStream, upstream: &TcpStream, tunnel: &Tunnel) -> End {
+    let end = tokio::select! {
+        _failed = client.ready(Interest::ERROR) => End::ClientReset,
+        _failed = upstream.ready(Interest::ERROR) => End::UpstreamReset,
+    };
+    loop {
+        tokio::time::sleep(LAST_BYTES).await;
+        if tunnel.idle() >= LAST_BYTES {
+            return end;
+        }
+    }
 }
 
 impl Count for Tunnel {

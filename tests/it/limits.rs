@@ -3,6 +3,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 
 use crate::harness::origin::{Origin, read_request};
+use crate::harness::vacant::Unanswering;
 use crate::harness::{
     TestProxy, connect_head, field, read_head, read_response, read_to_end, send, within,
 };
@@ -240,25 +241,14 @@ async fn a_tunnel_ends_at_its_greatest_age_however_busy() {
 
 #[tokio::test]
 async fn an_address_that_drops_packets_is_a_timeout() {
-    // A listener whose queue is full answers no further SYN.
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.bind(crate::harness::any_port()).unwrap();
-    let listener = socket.listen(1).unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut queued = Vec::new();
-    for _ in 0..8 {
-        let connecting = tokio::net::TcpStream::connect(address);
-        if let Ok(connected) = tokio::time::timeout(SHORT, connecting).await {
-            queued.push(connected);
-        }
-    }
+    let upstream = Unanswering::start().await;
     let proxy = TestProxy::builder()
         .allow("origin.test:*")
         .with(|config| config.connect_timeout = SHORT)
         .start()
         .await;
     let answer = proxy
-        .ask(&connect_head(&format!("origin.test:{}", address.port())))
+        .ask(&connect_head(&format!("origin.test:{}", upstream.port())))
         .await;
     assert!(
         answer.starts_with("HTTP/1.1 504 egress failed: connection_timeout\r\n"),

@@ -35,6 +35,8 @@ mod bad_input;
 mod smuggling;
 // Clients that mean harm.
 mod hostile_clients;
+// Clients that go without a word, while somebody else is waited for or bulk is on its way.
+mod resets;
 // Clients that do not read.
 mod slow_readers;
 // Content that stands still.

@@ -37,8 +37,22 @@ pub(super) enum Ended {
     Finished,
     /// The source failed.
     Reading,
-    /// The destination failed.
+    /// The destination failed; what it sent before may have been whole.
     Writing,
+    /// The destination was reset before the end of what it sends.
+    Reset,
+}
+
+impl Ended {
+    /// The error of a socket is told once, so whoever reads from this one will find nothing but its end.
+    fn of_write(error: &io::Error) -> Self {
+        // A reset behind the end of its data is a broken pipe.
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::Writing
+        } else {
+            Self::Reset
+        }
+    }
 }
 
 /// How a turn came to its end; one that waits for a socket is pending.
@@ -61,6 +75,8 @@ pub(super) struct OneWay<'a> {
     bulk: bool,
     /// Whether the source has no more.
     drained: bool,
+    /// Whether the source was reset, so that its end is none.
+    is_cut_short: bool,
     ended: Option<Ended>,
 }
 
@@ -93,6 +109,7 @@ impl<'a> OneWay<'a> {
             kept,
             bulk: false,
             drained: false,
+            is_cut_short: false,
             ended: None,
         }
     }
@@ -100,6 +117,11 @@ impl<'a> OneWay<'a> {
     /// Whether the source has ended, and only the destination is waited for.
     pub(super) fn has_all(&self) -> bool {
         self.drained
+    }
+
+    /// The source was reset, as a write to it has told.
+    pub(super) fn cut_short(&mut self) {
+        self.is_cut_short = true;
     }
 
     /// Moves what can be moved now; `moved` is told of each write.
@@ -135,8 +157,13 @@ impl<'a> OneWay<'a> {
         loop {
             match self.poll_flush(cx, moved) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Turn::Ended(Ended::Writing)),
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Turn::Ended(Ended::of_write(&error)));
+                }
                 Poll::Pending => return Poll::Pending,
+            }
+            if self.drained && self.is_cut_short {
+                return Poll::Ready(Turn::Ended(Ended::Reading));
             }
             if self.drained {
                 // A side that has already gone needs no half-close.
@@ -224,7 +251,7 @@ impl<'a> OneWay<'a> {
                     self.kept = Kept::Copied(Bytes::copy_from_slice(rest));
                     break;
                 }
-                Err(_) => return Err(Ended::Writing),
+                Err(error) => return Err(Ended::of_write(&error)),
             }
         }
         Ok(read)

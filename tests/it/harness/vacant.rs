@@ -1,8 +1,9 @@
-//! Addresses at which nobody listens, for as long as a test says so.
+//! Addresses at which nobody listens, or nobody answers, for as long as a test says so.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::any_port;
 
@@ -28,5 +29,48 @@ impl Vacant {
     /// Whoever dials it is accepted from now on.
     pub(crate) fn listen(self) -> TcpListener {
         self.0.listen(16).unwrap()
+    }
+}
+
+/// A port of every IPv4 address of this host that answers no attempt to connect: its queue is full.
+pub(crate) struct Unanswering {
+    listener: TcpListener,
+    _queued: Vec<TcpStream>,
+}
+
+impl Unanswering {
+    pub(crate) async fn start() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address =
+            SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
+        let mut queued = Vec::new();
+        for _ in 0..8 {
+            let attempt = TcpStream::connect(address);
+            if let Ok(connected) = tokio::time::timeout(Duration::from_millis(50), attempt).await {
+                queued.push(connected.unwrap());
+            }
+        }
+        Self {
+            listener,
+            _queued: queued,
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.listener.local_addr().unwrap().port()
+    }
+
+    /// Attempts to connect that wait for an answer.
+    pub(crate) fn attempts(&self) -> usize {
+        const SYN_SENT: &str = "02";
+        let to_here = format!(":{:04X}", self.port());
+        let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+        let waiting = table.lines().skip(1).filter(|line| {
+            let columns: Vec<_> = line.split_whitespace().collect();
+            columns[2].ends_with(&to_here) && columns[3] == SYN_SENT
+        });
+        waiting.count()
     }
 }
