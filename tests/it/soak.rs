@@ -1,15 +1,20 @@
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use outgate::drain::Stop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::runtime::Handle;
 
 use crate::harness::origin::Origin;
-use crate::harness::{TestProxy, connect_head, field, read_head, within};
+use crate::harness::{PATIENCE, TestProxy, connect_head, field, read_head, within};
 use crate::policy_file::PolicyFolder;
+
+mod process;
+
+use process::{descriptors, resident, sockets, tasks};
 
 /// Long enough to meet several reloads. The long form, which has the process for itself:
 /// `OUTGATE_SOAK_SECONDS=600 cargo test --test it soak -- --nocapture`.
@@ -28,7 +33,7 @@ enum Kind {
     /// Several on one connection.
     Downloads,
     Refused,
-    /// Gone in the middle of a tunnel, without a word.
+    /// Gone in the middle of a tunnel that has moved bytes both ways, every other time bulk, without a word.
     ResetTunnel,
     /// The same in the middle of a download.
     ResetDownload,
@@ -139,15 +144,25 @@ async fn exchange(proxy: SocketAddr, port: u16, kind: Kind, round: usize) -> boo
             true
         }
         Kind::Refused => opened(&mut client, &connect_head("refused.test:443"), "403").await,
-        Kind::ResetTunnel | Kind::ResetDownload => {
-            let head = if matches!(kind, Kind::ResetTunnel) {
-                connect_head(&target)
+        Kind::ResetTunnel => {
+            let length = if round.is_multiple_of(2) {
+                length
             } else {
-                get(&target, 400_000, round)
+                length * 16
             };
-            let begun = opened(&mut client, &head, "200").await;
+            let begun = opened(&mut client, &connect_head(&target), "200").await
+                && moved_both_ways(&mut client, length, round).await;
+            // More is on its way there, or back.
+            let _ = client.try_write(&pattern(length, round));
             client.set_zero_linger().unwrap();
             begun
+        }
+        Kind::ResetDownload => {
+            let begun = opened(&mut client, &get(&target, 400_000, round), "200").await;
+            let mut part = vec![0; length.min(390_000)];
+            let read = begun && client.read_exact(&mut part).await.is_ok();
+            client.set_zero_linger().unwrap();
+            read && pattern(400_000, round).starts_with(&part)
         }
     }
 }
@@ -180,6 +195,15 @@ async fn echoed(client: TcpStream, length: usize, seed: usize, heads: usize) -> 
     upload.await.unwrap() && read.is_ok() && back[head..] == content
 }
 
+/// The same without an end.
+async fn moved_both_ways(client: &mut TcpStream, length: usize, seed: usize) -> bool {
+    let content = [b"t".to_vec(), pattern(length, seed)].concat();
+    let (mut reading, mut writing) = client.split();
+    let mut back = vec![0; content.len()];
+    let (sent, read) = tokio::join!(writing.write_all(&content), reading.read_exact(&mut back));
+    sent.is_ok() && read.is_ok() && back == content
+}
+
 fn get(target: &str, length: usize, seed: usize) -> String {
     format!("GET http://{target}/{length}/{seed} HTTP/1.1\r\nHost: x\r\n\r\n")
 }
@@ -192,26 +216,17 @@ async fn downloaded(client: &mut TcpStream, target: &str, length: usize, seed: u
     client.read_exact(&mut content).await.is_ok() && content == pattern(length, seed)
 }
 
-/// Sockets of this process, at either end of a connection to one of these ports.
-fn sockets(ports: [u16; 2]) -> usize {
-    const TIME_WAIT: &str = "06";
-    const LISTENING: &str = "0A";
-    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
-    let at = |address: &str| {
-        let port = address.rsplit(':').next().unwrap();
-        ports.contains(&u16::from_str_radix(port, 16).unwrap())
-    };
-    table
-        .lines()
-        .skip(1)
-        .filter(|line| {
-            let columns: Vec<_> = line.split_whitespace().collect();
-            // A socket that nobody has a descriptor of has no inode.
-            (at(columns[1]) || at(columns[2]))
-                && ![TIME_WAIT, LISTENING].contains(&columns[3])
-                && columns[9] != "0"
-        })
-        .count()
+/// Waits until the gateway has given back every descriptor it took. Other tests run beside the short form.
+async fn all_is_given_back(before: &BTreeMap<String, usize>) {
+    if long_form().is_none() {
+        return;
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while descriptors() != *before {
+        let now = descriptors();
+        assert!(Instant::now() < deadline, "{before:#?}, and then {now:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn long_form() -> Option<u64> {
@@ -221,16 +236,6 @@ fn long_form() -> Option<u64> {
 
 fn seconds() -> u64 {
     long_form().unwrap_or(DEFAULT_SECONDS)
-}
-
-/// Resident memory of this process, in KiB.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// Writes the policy file anew now and then, and tells what memory was resident then.
@@ -254,10 +259,6 @@ fn reloads(metrics: &str) -> u64 {
         .lines()
         .find_map(|line| line.strip_prefix("outgate_policy_reloads_total{result=\"ok\"} "));
     done.map_or(0, |count| count.parse().unwrap())
-}
-
-fn tasks() -> usize {
-    Handle::current().metrics().num_alive_tasks()
 }
 
 /// Waits until nothing is left of the load: no connection, no socket, no task.
@@ -306,6 +307,7 @@ fn memory_is_flat(resident_then: &[u64], exchanges: u64, reloads: u64) {
 async fn mixed_load_with_reloads_costs_no_byte_and_leaves_nothing_behind() {
     let origin = echo().await;
     let folder = PolicyFolder::with(&policy(0));
+    let descriptors_before = descriptors();
     let proxy = folder
         .builder()
         .with(|config| config.keepalive_timeout = Duration::from_secs(2))
@@ -345,5 +347,8 @@ async fn mixed_load_with_reloads_costs_no_byte_and_leaves_nothing_behind() {
     // The last may not have been looked at yet.
     assert!(reloads + 2 >= writes, "{reloads} reloads of {writes}");
     nothing_is_left(&proxy, port, tasks_before).await;
+    proxy.stop(Stop::Now).await;
+    proxy.ended().await;
+    all_is_given_back(&descriptors_before).await;
     memory_is_flat(&resident_then, exchanges, reloads);
 }
