@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::Config;
 use crate::metrics::{End, Metrics};
@@ -158,6 +158,8 @@ impl Drainer {
         let deadline = Instant::now() + self.timeout;
         let shedding_from = deadline - self.timeout / SHEDDING_SHARE;
         let mut looks = tokio::time::interval(LOOK_EVERY);
+        // What a late look should have closed is spread over those that are left.
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
             let left = self.tunnels.len();

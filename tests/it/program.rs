@@ -72,10 +72,18 @@ impl Running {
     }
 
     fn line(&mut self, message: &str) -> serde_json::Value {
+        self.lines_to(message).pop().unwrap()
+    }
+
+    /// Everything that is logged, to the line with this message.
+    fn lines_to(&mut self, message: &str) -> Vec<serde_json::Value> {
+        let mut lines = Vec::new();
         loop {
             let line = next_line(&mut self.lines);
-            if line["message"] == message {
-                return line;
+            let is_last = line["message"] == message;
+            lines.push(line);
+            if is_last {
+                return lines;
             }
         }
     }

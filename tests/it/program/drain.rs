@@ -1,5 +1,7 @@
+use std::collections::HashSet;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -7,40 +9,10 @@ use rustix::process::Signal;
 
 use super::Running;
 
+mod in_flight;
+mod origin;
+
 const EACH: usize = 6;
-
-/// Answers `/after/MILLISECONDS` then, `/never` not at all, and sends back what is no request.
-fn origin() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            thread::spawn(move || serve(stream.unwrap()));
-        }
-    });
-    port
-}
-
-fn serve(mut stream: TcpStream) {
-    let mut bytes = [0; 4096];
-    while let Ok(length @ 1..) = stream.read(&mut bytes) {
-        let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
-        if !text.starts_with("GET ") {
-            if stream.write_all(&bytes[..length]).is_err() {
-                return;
-            }
-            continue;
-        }
-        let path = text.split(' ').nth(1).unwrap();
-        if let Some(after) = path.strip_prefix("/after/") {
-            thread::sleep(Duration::from_millis(after.parse().unwrap()));
-            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-            if stream.write_all(answer).is_err() {
-                return;
-            }
-        }
-    }
-}
 
 fn gateway(origin: u16, delay: &str, timeout: &str) -> Running {
     Running::start(&[
@@ -121,17 +93,38 @@ fn times(closings: Vec<JoinHandle<Instant>>) -> Vec<Instant> {
     times
 }
 
+fn port(stream: &TcpStream) -> u16 {
+    stream.local_addr().unwrap().port()
+}
+
+/// The clients of tunnels that ended in this way, in the order in which they did.
+fn clients_of(lines: &[serde_json::Value], end: &str) -> Vec<u64> {
+    lines
+        .iter()
+        .filter(|line| line["message"] == "tunnel" && line["end"] == end)
+        .map(|line| line["client.port"].as_u64().unwrap())
+        .collect()
+}
+
 #[test]
 fn a_drain_under_load_loses_no_request_and_sheds_idle_tunnels_first() {
-    let origin = origin();
-    let mut running = gateway(origin, "1s", "4s");
+    let origin = origin::start();
+    let mut running = gateway(origin, "1s", "6s");
     let proxy = running.proxy;
     // The busy ones are the older, so that only their traffic can tell them from the idle.
-    let busy: Vec<_> = (0..EACH)
-        .map(|_| closed(tunnel(proxy, origin), true))
+    let busy: Vec<_> = (0..EACH).map(|_| tunnel(proxy, origin)).collect();
+    let idle: Vec<_> = (0..EACH).map(|_| tunnel(proxy, origin)).collect();
+    let idle_ports: HashSet<_> = idle.iter().map(|tunnel| u64::from(port(tunnel))).collect();
+    let closing: Vec<_> = busy
+        .into_iter()
+        .map(|tunnel| closed(tunnel, true))
+        .chain(idle.into_iter().map(|tunnel| closed(tunnel, false)))
         .collect();
-    let idle: Vec<_> = (0..EACH)
-        .map(|_| closed(tunnel(proxy, origin), false))
+    let (begun, under_way) = mpsc::channel();
+    let in_flight: Vec<_> = in_flight::ALL
+        .iter()
+        .flat_map(|doing| [*doing; EACH])
+        .map(|doing| in_flight::start(doing, proxy, origin, begun.clone()))
         .collect();
     let load: Vec<_> = (0..EACH).map(|_| keep_asking(proxy, origin)).collect();
     let mut slow: Vec<_> = (0..EACH)
@@ -140,23 +133,37 @@ fn a_drain_under_load_loses_no_request_and_sheds_idle_tunnels_first() {
     let mut never = ask(proxy, origin, "/never");
     // Answered means that those before it have been accepted.
     assert!(answer(&mut ask(proxy, origin, "/after/0")).ends_with("ok"));
+    for _ in &in_flight {
+        under_way.recv().unwrap();
+    }
     running.signal(Signal::TERM);
 
+    let lines = running.lines_to("drained");
     let answered: usize = load.into_iter().map(|load| load.join().unwrap()).sum();
     assert!(answered > EACH, "{answered} requests were no load");
+    for client in in_flight {
+        client.join().unwrap();
+    }
     for slow in &mut slow {
         let answer = answer(slow);
         assert!(answer.ends_with("\r\n\r\nok"), "lost: {answer:?}");
     }
-    let (idle, busy) = (times(idle), times(busy));
-    assert!(idle[EACH / 2] < busy[EACH / 2], "{idle:?} {busy:?}");
-    let spread = *busy.last().unwrap() - idle[0];
+    let times = times(closing);
+    let spread = *times.last().unwrap() - times[0];
     assert!(
         spread > Duration::from_millis(250),
-        "all within {spread:?}: {idle:?} {busy:?}"
+        "all within {spread:?}: {times:?}"
     );
+    let shed = clients_of(&lines, "drained");
+    let (first, last) = shed.split_at(EACH);
+    assert!(
+        first.iter().all(|client| idle_ports.contains(client)),
+        "{shed:?} of which {idle_ports:?} were idle"
+    );
+    assert_eq!(last.len(), EACH);
+    assert_eq!(clients_of(&lines, "closed").len(), EACH);
     assert_eq!(answer(&mut never), "");
-    let line = running.line("drained");
+    let line = lines.last().unwrap();
     assert_eq!(line["tunnels_closed"], 2 * EACH);
     assert_eq!(line["connections_cut"], 1);
     assert_eq!(line["hurried"], false);
@@ -165,7 +172,7 @@ fn a_drain_under_load_loses_no_request_and_sheds_idle_tunnels_first() {
 
 #[test]
 fn a_second_signal_ends_it_at_once_and_tells_what_that_cut() {
-    let origin = origin();
+    let origin = origin::start();
     let mut running = gateway(origin, "60s", "60s");
     let tunnels: Vec<_> = (0..2)
         .map(|_| closed(tunnel(running.proxy, origin), false))
