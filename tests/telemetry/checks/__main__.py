@@ -14,6 +14,7 @@ from .peers import Echo, Origin, Sink
 from .processes import Program, answers, eventually, free_port
 from .report import Report
 from .traffic import ALLOWED, MISSING, Client, Load
+from .trouble import Trouble
 
 # Of scrapes and rule evaluations; the dashboard's rates look back over twenty of them.
 INTERVAL = "1s"
@@ -59,15 +60,17 @@ def parse() -> argparse.Namespace:
 
 def run(options: argparse.Namespace, bench: "Bench", report: Report) -> None:
     gates = {protocol: bench.start_gate(protocol) for protocol in ["grpc", "http/protobuf"]}
-    prometheus = bench.start_prometheus([gate.admin for gate in gates.values()])
-    clients = [
-        Client(gate.proxy, bench.origin.server_port, bench.echo.server_address[1]) for gate in gates.values()
-    ]
+    scraped = list(gates.values())
+    if options.picture:
+        scraped.append(bench.start_gate_in_trouble())
+    prometheus = bench.start_prometheus([gate.admin for gate in scraped])
+    clients = [bench.client_of(gate) for gate in gates.values()]
     for client in clients:
         client.hold(HELD_TUNNELS)
     load = Load(clients, pause_seconds=0.3)
+    seconds = PICTURED_SECONDS if options.picture else TRAFFIC_SECONDS
+    troubles = [Trouble(gate, bench.client_of(gate), seconds) for gate in scraped[len(gates) :]]
     try:
-        seconds = PICTURED_SECONDS if options.picture else TRAFFIC_SECONDS
         change_policy(report, bench, prometheus, seconds, len(gates))
         metrics.check_live(report, prometheus, HELD_TUNNELS * len(clients))
         metrics.check_scrape(report, prometheus)
@@ -80,6 +83,8 @@ def run(options: argparse.Namespace, bench: "Bench", report: Report) -> None:
             picture.draw(prometheus, dashboard, options.picture, PICTURED_SECONDS)
     finally:
         load.stop()
+        for trouble in troubles:
+            trouble.join()
     for client in clients:
         client.release()
     for (protocol, gate), client in zip(gates.items(), clients, strict=True):
@@ -225,14 +230,9 @@ class Bench:
             self.start(
                 name,
                 [str(self.options.outgate)],
-                {
-                    "OUTGATE_LISTEN": "127.0.0.1:0",
-                    "OUTGATE_ADMIN_LISTEN": "127.0.0.1:0",
-                    "OUTGATE_INSPECT_LISTEN": "off",
-                    "OUTGATE_LOG_FORMAT": "json",
+                self.settings()
+                | {
                     "OUTGATE_POLICY_FILE": str(self.policy_file),
-                    "OUTGATE_DNS_SERVERS": f"127.0.0.1:{self.dns}",
-                    "OUTGATE_DRAIN_DELAY": "0s",
                     "OTEL_EXPORTER_OTLP_ENDPOINT": f"{'https' if protocol == 'grpc' else 'http'}://localhost:{self.ports[protocol]}",
                     "OTEL_EXPORTER_OTLP_CERTIFICATE": str(self.work / "collector.pem"),
                     "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
@@ -247,6 +247,24 @@ class Bench:
                 },
             )
         )
+
+    def settings(self) -> dict[str, str]:
+        """What all gateways have."""
+        return {
+            "OUTGATE_LISTEN": "127.0.0.1:0",
+            "OUTGATE_ADMIN_LISTEN": "127.0.0.1:0",
+            "OUTGATE_INSPECT_LISTEN": "off",
+            "OUTGATE_LOG_FORMAT": "json",
+            "OUTGATE_DNS_SERVERS": f"127.0.0.1:{self.dns}",
+            "OUTGATE_DRAIN_DELAY": "0s",
+        }
+
+    def start_gate_in_trouble(self) -> Gate:
+        settings = self.settings() | Trouble.settings(nowhere=f"http://127.0.0.1:{free_port()}")
+        return Gate(self.start("trouble", [str(self.options.outgate)], settings))
+
+    def client_of(self, gate: Gate) -> Client:
+        return Client(gate.proxy, self.origin.server_port, self.echo.server_address[1])
 
     def start_prometheus(self, targets: list[str]) -> metrics.Prometheus:
         config = {
