@@ -18,10 +18,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::drain::{Drain, Phase};
 use crate::metrics::{Exposition, ListenerKind, Metrics};
+use crate::telemetry::DroppedLines;
 use crate::vital::Vital;
 
 /// Connections served at once; a scraper and a few probes need one each.
@@ -43,7 +43,7 @@ pub struct Admin {
     /// What the probes depend on.
     pub vital: Vital,
     /// Log lines dropped so far; none where nothing logs.
-    pub dropped: Option<ErrorCounter>,
+    pub dropped: Option<DroppedLines>,
 }
 
 impl Admin {
@@ -61,7 +61,7 @@ impl Admin {
         }
         match path {
             "/metrics" => {
-                let dropped = self.dropped.as_ref().map_or(0, ErrorCounter::dropped_lines);
+                let dropped = self.dropped.as_ref().map_or(0, DroppedLines::count);
                 let form = Exposition::accepted(request.headers());
                 let text = self.metrics.render(form, dropped as u64);
                 with_type(form.content_type(), StatusCode::OK, text)

@@ -7,7 +7,6 @@ use futures_util::FutureExt;
 use futures_util::future::ready;
 use hickory_resolver::Hosts;
 use tokio::sync::{Notify, mpsc};
-use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::admin::{self, Admin, Answer};
 use crate::config::Config;
@@ -19,6 +18,7 @@ use crate::listen::Listeners;
 use crate::metrics::{ListenerKind, Metrics};
 use crate::proxy::{self, Dialer, Proxy, Resolver, ResolverError, ResolverSettings};
 use crate::reload::{self, LoadError, Reloader, Source};
+use crate::telemetry::DroppedLines;
 use crate::trace::{TraceError, Tracer};
 use crate::tunnels::Tunnels;
 use crate::vital::Vital;
@@ -151,7 +151,7 @@ impl Gateway {
         self,
         stops: mpsc::Receiver<Stop>,
         hangup: Arc<Notify>,
-        dropped: Option<ErrorCounter>,
+        dropped: Option<DroppedLines>,
     ) -> Drained {
         self.announce();
         let vital = Vital::default();

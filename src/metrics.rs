@@ -5,6 +5,7 @@
 //! policy is put in force ([`RuleMetrics`]), and only refusals and failures are looked up by name.
 //! No label carries a destination or a client: the label sets are bounded by configuration.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntGauge, Registry};
@@ -44,6 +45,8 @@ pub struct Metrics {
     /// Spans that never got to the collector.
     pub spans_dropped: IntCounter,
     log_lines_dropped: IntCounter,
+    /// What of the log writer's own number is in that counter.
+    known_dropped: AtomicU64,
 }
 
 impl Metrics {
@@ -83,8 +86,9 @@ impl Metrics {
             )?,
             log_lines_dropped: build.counter(
                 "log_lines_dropped_total",
-                "Log lines dropped because standard output was blocked.",
+                "Log lines dropped because standard output was blocked, or gone.",
             )?,
+            known_dropped: AtomicU64::new(0),
             registry: build.registry,
         })
     }
@@ -152,7 +156,10 @@ impl Metrics {
     /// itself, so its number is taken over when asked for.
     #[must_use]
     pub fn render(&self, form: Exposition, log_lines_dropped: u64) -> String {
-        let known = self.log_lines_dropped.get();
+        // Of two who ask at once, one takes it over.
+        let known = self
+            .known_dropped
+            .fetch_max(log_lines_dropped, Ordering::Relaxed);
         self.log_lines_dropped
             .inc_by(log_lines_dropped.saturating_sub(known));
         form.write(&self.registry.gather()).unwrap_or_else(|error| {

@@ -1,6 +1,8 @@
 //! Logs: one stream of lines on standard output, which never holds up a request.
 
-use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -26,8 +28,25 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// Keeps the log writer alive; dropping it flushes what was written.
 #[derive(Debug)]
 pub struct Telemetry {
-    dropped: ErrorCounter,
+    dropped: DroppedLines,
     _writer: WorkerGuard,
+}
+
+/// How many lines were dropped since the start.
+#[derive(Clone, Debug)]
+pub struct DroppedLines {
+    /// Those that found the queue full.
+    unqueued: ErrorCounter,
+    /// Those that standard output did not take: its reader is gone, or its disk is full.
+    unwritten: Arc<AtomicUsize>,
+}
+
+impl DroppedLines {
+    /// All of them.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.unqueued.dropped_lines() + self.unwritten.load(Ordering::Relaxed)
+    }
 }
 
 /// The log cannot be set up.
@@ -54,12 +73,16 @@ impl Telemetry {
     /// # Errors
     /// When the filter does not parse.
     pub fn start(config: &Config) -> Result<Self, TelemetryError> {
+        let unwritten = Arc::default();
         let (writer, guard) = NonBlockingBuilder::default()
             .lossy(true)
             .buffered_lines_limit(LINES_WAITING)
             .thread_name("outgate-log")
-            .finish(Batches(BufWriter::with_capacity(BATCH_BYTES, io::stdout())));
-        let dropped = writer.error_counter();
+            .finish(Batches::new(io::stdout(), Arc::clone(&unwritten)));
+        let dropped = DroppedLines {
+            unqueued: writer.error_counter(),
+            unwritten,
+        };
         let lines = tracing_subscriber::fmt::layer().with_writer(writer);
         let registry = tracing_subscriber::registry().with(filter(config)?);
         let json = match config.log_format {
@@ -82,7 +105,7 @@ impl Telemetry {
 
     /// How many lines were dropped, for the metric.
     #[must_use]
-    pub fn dropped(&self) -> ErrorCounter {
+    pub fn dropped(&self) -> DroppedLines {
         self.dropped.clone()
     }
 }
@@ -106,16 +129,98 @@ fn filter(config: &Config) -> Result<EnvFilter, TelemetryError> {
 }
 
 /// Writes lines in batches. The log's thread flushes it when no line waits any more.
-struct Batches(BufWriter<Stdout>);
+struct Batches<W> {
+    output: W,
+    batch: Vec<u8>,
+    lines: usize,
+    unwritten: Arc<AtomicUsize>,
+}
 
-impl Write for Batches {
+impl<W: Write> Batches<W> {
+    fn new(output: W, unwritten: Arc<AtomicUsize>) -> Self {
+        Self {
+            output,
+            batch: Vec::with_capacity(BATCH_BYTES),
+            lines: 0,
+            unwritten,
+        }
+    }
+
+    /// Writes what has come together. What cannot be written is given up: later lines say more of what
+    /// is going on when they can be.
+    fn write_batch(&mut self) {
+        let written = self.output.write_all(&self.batch);
+        let written = written.and_then(|()| self.output.flush());
+        self.batch.clear();
+        if written.is_err() {
+            self.unwritten.fetch_add(self.lines, Ordering::Relaxed);
+            // Ends a line of which a part was written.
+            self.batch.push(b'\n');
+        }
+        self.lines = 0;
+    }
+}
+
+impl<W: Write> Write for Batches<W> {
+    /// Takes a line: each comes whole.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.write(line)
+        if self.batch.len() + line.len() > BATCH_BYTES {
+            self.write_batch();
+        }
+        self.batch.extend_from_slice(line);
+        self.lines += 1;
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()?;
+        self.write_batch();
         std::thread::sleep(GATHERING);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes so many batches, and then none.
+    struct Breaking {
+        takes: usize,
+        taken: Vec<u8>,
+    }
+
+    impl Write for Breaking {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.takes = self.takes.checked_sub(1).ok_or(io::ErrorKind::BrokenPipe)?;
+            self.taken.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_batch_is_written_at_once_and_each_line_of_one_that_is_not_is_counted() {
+        let unwritten = Arc::default();
+        let output = Breaking {
+            takes: 2,
+            taken: Vec::new(),
+        };
+        let mut batches = Batches::new(output, Arc::clone(&unwritten));
+        let line = [b'x'; BATCH_BYTES / 4];
+        // Two whole batches, and one line that begins the third.
+        for _ in 0..9 {
+            batches.write_all(&line).unwrap();
+        }
+        assert_eq!(batches.output.taken.len(), 2 * BATCH_BYTES);
+        assert_eq!(unwritten.load(Ordering::Relaxed), 0);
+        batches.write_all(&line).unwrap();
+        batches.flush().unwrap();
+        assert_eq!(unwritten.load(Ordering::Relaxed), 2);
+        // One that is longer than a batch is one line as well.
+        batches.write_all(&[b'x'; 2 * BATCH_BYTES]).unwrap();
+        batches.flush().unwrap();
+        assert_eq!(unwritten.load(Ordering::Relaxed), 3);
     }
 }

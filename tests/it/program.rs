@@ -1,6 +1,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 // One line a request, and what is on it.
 mod access_log;
@@ -14,6 +15,9 @@ mod drain;
 mod policy;
 // The variables of OpenTelemetry.
 mod tracing;
+
+/// No test waits longer for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn outgate(variables: &[(&str, &str)], arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_outgate"));
@@ -33,7 +37,7 @@ fn output(variables: &[(&str, &str)], arguments: &[&str]) -> Output {
 /// A gateway started as a user would; killed when the test ends.
 struct Running {
     process: Child,
-    lines: BufReader<ChildStdout>,
+    lines: BufReader<Box<dyn Read>>,
     /// What was logged before it listened.
     before: Vec<serde_json::Value>,
     proxy: SocketAddr,
@@ -52,7 +56,8 @@ impl Running {
             .env("OUTGATE_INSPECT_LISTEN", "off")
             .env("OUTGATE_LOG_FORMAT", "json");
         let mut process = command.spawn().unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap());
+        let stdout: Box<dyn Read> = Box::new(process.stdout.take().unwrap());
+        let mut lines = BufReader::new(stdout);
         let mut before = Vec::new();
         let mut address_of = |listener| loop {
             let line = next_line(&mut lines);
@@ -271,4 +276,17 @@ fn metric(running: &Running, name: &str) -> u64 {
     let value = metrics.lines().find_map(|line| line.strip_prefix(name));
     let value = value.unwrap_or_else(|| panic!("no {name}in {metrics}"));
     value.parse::<f64>().unwrap() as u64
+}
+
+/// Waits for a metric to be what it should.
+fn wait_for(running: &Running, name: &str, is_so: impl Fn(u64) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let seen = metric(running, name);
+        if is_so(seen) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{name}is {seen}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }

@@ -2,7 +2,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
-use super::{Running, metric};
+use super::{Running, metric, wait_for};
 use crate::harness::vacant::Vacant;
 
 /// More lines than the queue and the pipe hold together, and more spans than their queue holds with
@@ -82,6 +82,21 @@ fn a_standard_output_that_nobody_reads_holds_up_no_request_and_takes_no_memory()
     let gateway = Running::start(&[]);
     let dropped = drops_without_growing(&gateway, "outgate_log_lines_dropped_total ", "stdout");
     assert_eq!(dropped, FURTHER as u64);
+}
+
+#[test]
+fn lines_for_a_standard_output_that_is_gone_are_counted() {
+    const REQUESTS: usize = 2_000;
+    let mut gateway = Running::start(&[]);
+    gateway.lines = BufReader::new(Box::new(std::io::empty()));
+    flood(gateway.proxy, REQUESTS);
+    wait_for(&gateway, "outgate_log_lines_dropped_total ", |dropped| {
+        dropped >= REQUESTS as u64
+    });
+    assert_eq!(
+        metric(&gateway, "outgate_log_lines_dropped_total "),
+        REQUESTS as u64
+    );
 }
 
 #[test]

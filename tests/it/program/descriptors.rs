@@ -1,14 +1,11 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use super::{Running, get, metric};
-
-/// No test waits longer for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::{PATIENCE, Running, get, metric, wait_for};
 
 const DENIED: &str = "CONNECT evil.test:443 HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -40,19 +37,6 @@ fn try_ask(address: SocketAddr, request: &str) -> std::io::Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
-}
-
-/// Waits for a metric to be what it should.
-fn wait_for(running: &Running, name: &str, is_so: impl Fn(u64) -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let seen = metric(running, name);
-        if is_so(seen) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{name}is {seen}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 const ACTIVE: &str = "outgate_connections_active{listener=\"proxy\"} ";
