@@ -34,6 +34,10 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        assert!(
+            !String::from_utf8_lossy(bytes).contains("\"http.request.method\":\"PATCH\""),
+            "the pen broke"
+        );
         self.0.lock().unwrap().write(bytes)
     }
 
@@ -64,12 +68,14 @@ fn a_panic_is_counted_logged_and_contained() {
     let runtime = Runtime::new().unwrap();
     in_a_request(&runtime, &log);
     in_a_task_that_everybody_needs(&runtime, &log);
+    within_a_response(&runtime, &log);
 }
 
 fn in_a_request(runtime: &Runtime, log: &Log) {
     let origin = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = origin.local_addr().unwrap();
-    let (proxy, admin) = gateway(runtime, target);
+    // No clock goes as far as the timeout of a plain request.
+    let (proxy, admin) = gateway(runtime, target, Duration::MAX);
     // Another client's, which is to notice nothing.
     let mut tunnel = connect(proxy);
     write!(tunnel, "CONNECT {target} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -148,8 +154,35 @@ fn in_a_task_that_everybody_needs(runtime: &Runtime, log: &Log) {
     assert!(line["location"].as_str().unwrap().contains("panics.rs"));
 }
 
-/// A gateway whose plain requests panic: no clock goes as far as their timeout.
-fn gateway(runtime: &Runtime, allowed: SocketAddr) -> (SocketAddr, SocketAddr) {
+/// Its line is what cannot be written, at the end of the response. To HTTP/1.0 the end of the connection would be that as
+/// well, and what came before it all there is.
+fn within_a_response(runtime: &Runtime, log: &Log) {
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = origin.local_addr().unwrap();
+    let (proxy, admin) = gateway(runtime, target, PATIENCE);
+    let mut client = connect(proxy);
+    write!(client, "PATCH http://{target}/ HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
+    let (mut upstream, _) = origin.accept().unwrap();
+    read_head(&mut upstream);
+    write!(upstream, "HTTP/1.1 200 OK\r\n\r\nhalf").unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.0 200 "));
+    let mut half = [0; 4];
+    client.read_exact(&mut half).unwrap();
+    assert_eq!(&half, b"half");
+    write!(upstream, "rest").unwrap();
+    drop(upstream);
+    let error = client.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    let metrics = get(admin, "/metrics");
+    assert!(metrics.contains("\noutgate_panics_total 3\n"), "{metrics}");
+    log.line("the pen broke");
+}
+
+fn gateway(
+    runtime: &Runtime,
+    allowed: SocketAddr,
+    response_timeout: Duration,
+) -> (SocketAddr, SocketAddr) {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut config = Config::default();
     config.listen = vec![any];
@@ -157,7 +190,7 @@ fn gateway(runtime: &Runtime, allowed: SocketAddr) -> (SocketAddr, SocketAddr) {
     config.inspect_listen = None;
     config.dns_servers = vec![SocketAddr::from(([127, 0, 0, 1], 9))];
     config.allow = vec![allowed.to_string().parse().unwrap()];
-    config.response_timeout = Duration::MAX;
+    config.response_timeout = response_timeout;
     let _context = runtime.enter();
     let listeners = Listeners::bind(&config).unwrap();
     let proxy = listeners.proxy[0].local_addr().unwrap();

@@ -21,6 +21,7 @@ use super::admission::Admitted;
 use super::body::ResponseBody;
 use super::client::ClientStream;
 use super::progress::{Progress, Waiting};
+use super::relay::ResetByPanic;
 use super::respond::{self, Failure};
 use super::tunnel::Takeover;
 use super::upstream::most_buffered;
@@ -117,6 +118,7 @@ pub(super) async fn serve(
         // The timeouts are kept here: hyper's would not be answered.
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), Requests(Arc::clone(&connection)));
+    let by_panic = ResetByPanic(&socket);
     let ended = tokio::select! {
         // First: a request that came before a reset is one all the same.
         biased;
@@ -124,6 +126,7 @@ pub(super) async fn serve(
         ended = timed_out(&proxy, &progress) => ended,
         _failed = socket.ready(Interest::ERROR) => Ended::Gone,
     };
+    drop(by_panic);
     let parts = http.into_parts();
     drop(parts.service);
     let takeover =

@@ -67,6 +67,7 @@ pub(crate) async fn relay(
     bulk: &Bulk,
     count: &impl Count,
 ) -> End {
+    let _reset = [ResetByPanic(client), ResetByPanic(upstream)];
     let mut up = OneWay::new(client, upstream, early.from_client, bulk);
     let mut down = OneWay::new(upstream, client, early.from_upstream, bulk);
     let end = poll_fn(|cx| {
@@ -105,6 +106,17 @@ pub(crate) async fn relay(
         reset(client);
     }
     end
+}
+
+/// Makes the close of a socket a reset if its task panics: what was sent must not look whole.
+pub(crate) struct ResetByPanic<'a>(pub(crate) &'a TcpStream);
+
+impl Drop for ResetByPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            reset(self.0);
+        }
+    }
 }
 
 /// Makes the coming close a reset: nothing more is delivered, and the peer learns of it.

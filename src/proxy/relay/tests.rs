@@ -185,6 +185,31 @@ async fn small_messages_alternate_after_bulk() {
     }
 }
 
+/// Cannot count as far as this.
+struct Defect;
+
+impl Count for Defect {
+    fn moved(&self, _direction: Direction, _bytes: usize) {
+        panic!("a defect, which this test is about");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_a_reset_for_both_sides() {
+    let ((mut client, near), (mut upstream, far)) = (pair().await, pair().await);
+    let running = tokio::spawn(async move {
+        relay(&near, &far, Early::default(), &Bulk::new(0, 1), &Defect).await
+    });
+    client.write_all(b"ping").await.unwrap();
+    assert!(running.await.unwrap_err().is_panic());
+    let mut ping = [0; 4];
+    upstream.read_exact(&mut ping).await.unwrap();
+    for side in [&mut client, &mut upstream] {
+        let error = side.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+}
+
 #[tokio::test]
 async fn a_tunnel_task_stays_small() {
     let ((client, _near), (upstream, _far)) = (pair().await, pair().await);
