@@ -58,8 +58,8 @@ pub enum Reason {
     ResponseIncomplete,
     /// The upstream's response is not HTTP.
     ProtocolError,
-    /// The upstream did not begin its response, or go on with it, within
-    /// `OUTGATE_RESPONSE_TIMEOUT`.
+    /// The upstream did not begin its response within `OUTGATE_RESPONSE_TIMEOUT`, or was silent within it for
+    /// `OUTGATE_IDLE_TIMEOUT`.
     ResponseTimeout,
     /// The client is at `OUTGATE_MAX_CONNECTIONS_PER_CLIENT`.
     ClientLimit,

@@ -45,10 +45,11 @@ pub struct Config {
     pub dns_search: bool,
     /// For a client to finish its request head; 30 s by default, never zero.
     pub header_timeout: Duration,
-    /// For an upstream to begin its response, and between two pieces of content, either way; 5 min by
-    /// default, never zero.
+    /// For an upstream to begin its response, and for a client to go on with content that it sends or reads; 5 min
+    /// by default, never zero.
     pub response_timeout: Duration,
-    /// How long a tunnel may carry no byte in either direction; 1 h by default, never zero.
+    /// How long a tunnel may carry no byte in either direction, and an upstream be silent within its response; 1 h by
+    /// default, never zero.
     pub idle_timeout: Duration,
     /// How long a kept-alive connection, of a client or to an upstream, may be idle; 90 s by default, never zero.
     pub keepalive_timeout: Duration,

@@ -336,13 +336,16 @@ async fn linger(socket: &TcpStream, client_finished: bool) {
 /// has not moved for too long.
 ///
 /// Content is what moves on the client's socket, either way: what an upstream sends ends up there, and what
-/// it does not take is not read from there. So whichever of the two is silent is found out here.
+/// it does not take is not read from there. So whichever of the two is silent is found out here. An upstream that has
+/// begun may be silent for as long as in a tunnel, for it may be a stream of events.
 async fn timed_out(proxy: &Proxy, progress: &Progress) -> Ended {
     let config = &proxy.config;
     let (head, keep_alive) = (config.header_timeout, config.keepalive_timeout);
-    let content = config.response_timeout;
+    let (content, silence) = (config.response_timeout, config.idle_timeout);
     // What is waited for may change right after a look, so none is later than any timeout.
-    let look_after = head.min(keep_alive).min(content / LOOKS_AT_CONTENT);
+    let look_after = head
+        .min(keep_alive)
+        .min(content.min(silence) / LOOKS_AT_CONTENT);
     let mut last = (None, Instant::now());
     loop {
         let waiting = progress.waiting();
@@ -350,14 +353,15 @@ async fn timed_out(proxy: &Proxy, progress: &Progress) -> Ended {
             Waiting::Busy => look_after,
             Waiting::Head(since) | Waiting::First(since) => head.saturating_sub(since),
             Waiting::Next(since) => keep_alive.saturating_sub(since),
-            Waiting::Content(moved) => {
-                if last.0 != Some(moved) {
-                    last = (Some(moved), Instant::now());
+            Waiting::Content { moved, by_upstream } => {
+                let limit = if by_upstream { silence } else { content };
+                if last.0 != Some((moved, limit)) {
+                    last = (Some((moved, limit)), Instant::now());
                 }
-                content.saturating_sub(last.1.elapsed())
+                limit.saturating_sub(last.1.elapsed())
             }
         };
-        if left.is_zero() && matches!(waiting, Waiting::Content(_)) {
+        if left.is_zero() && matches!(waiting, Waiting::Content { .. }) {
             progress.stall();
             return Ended::Stalled;
         }

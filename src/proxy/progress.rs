@@ -57,9 +57,13 @@ pub(crate) struct Progress {
 pub(crate) enum Waiting {
     /// A request is being answered: the client is not what is waited for.
     Busy,
-    /// A response has begun and has not left whole, or content of a request outlives it; so many bytes have
-    /// moved so far.
-    Content(u64),
+    /// A response has begun and has not left whole, or content of a request outlives it.
+    Content {
+        /// Bytes that have moved so far.
+        moved: u64,
+        /// Whether it is for the upstream to go on with its response.
+        by_upstream: bool,
+    },
     /// The rest of a head, since this long.
     Head(Duration),
     /// The first byte on a new connection, since this long.
@@ -98,7 +102,10 @@ impl Progress {
             return Waiting::Busy;
         }
         if !is_answered || self.is_uploading() || !self.is_flushed() {
-            return Waiting::Content(self.moved.load(Ordering::Relaxed));
+            return Waiting::Content {
+                moved: self.moved.load(Ordering::Relaxed),
+                by_upstream: !is_answered && !self.is_up_to_client(),
+            };
         }
         let since = Duration::from_millis(self.since.load(Ordering::Relaxed));
         let waited = self.opened.elapsed().saturating_sub(since);
@@ -153,13 +160,17 @@ impl Progress {
 
     /// Notes that content has not moved for too long, and whose fault that is.
     pub(crate) fn stall(&self) {
-        let by_client = self.is_full.load(Ordering::Relaxed) || self.awaits_content();
-        let reason = if by_client {
+        let reason = if self.is_up_to_client() {
             Reason::ContentTimeout
         } else {
             Reason::ResponseTimeout
         };
         let _ = self.stalled.set(reason);
+    }
+
+    /// Whether it is the client that does not take content, or does not send any.
+    fn is_up_to_client(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed) || self.awaits_content()
     }
 
     /// Why content has not moved for too long, if so.
@@ -300,77 +311,4 @@ fn is_options_without_path(head: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stall_is_the_fault_of_whoever_is_waited_for() {
-        let stalled = |happens: fn(&Progress)| {
-            let progress = Progress::new();
-            happens(&progress);
-            progress.stall();
-            progress.stalled()
-        };
-        let by_client = Some(Reason::ContentTimeout);
-        assert_eq!(stalled(|_| {}), Some(Reason::ResponseTimeout));
-        assert_eq!(stalled(|progress| progress.wrote(None)), by_client);
-        assert_eq!(stalled(|progress| progress.wants_content(true)), by_client);
-    }
-
-    #[test]
-    fn only_options_of_a_uri_without_path_asks_for_asterisk_rfc9112_3_2_4() {
-        assert!(is_options_without_path(
-            b"OPTIONS http://a.example:8080 HTTP/1.1\r\n"
-        ));
-        assert!(!is_options_without_path(
-            b"OPTIONS http://a.example/ HTTP/1.1\r\n"
-        ));
-        assert!(!is_options_without_path(
-            b"OPTIONS http://a.example?q HTTP/1.1\r\n"
-        ));
-        assert!(!is_options_without_path(
-            b"GET http://a.example HTTP/1.1\r\n"
-        ));
-        assert!(!is_options_without_path(b"OPTIONS http://a.exa"));
-    }
-
-    #[test]
-    fn a_connection_waits_for_its_first_byte_then_a_head_then_the_next_request() {
-        let progress = Arc::new(Progress::new());
-        assert!(matches!(progress.waiting(), Waiting::First(_)));
-        progress.read(b"GET");
-        assert!(matches!(progress.waiting(), Waiting::Head(_)));
-        let request = progress.request_begun(Version::HTTP_11);
-        assert_eq!(progress.waiting(), Waiting::Busy);
-        progress.read(b"content");
-        request.answering();
-        assert_eq!(progress.waiting(), Waiting::Content(10));
-        progress.wrote(Some(5));
-        assert_eq!(progress.waiting(), Waiting::Content(15));
-        drop(request);
-        assert_eq!(progress.waiting(), Waiting::Content(15));
-        progress.flushed();
-        assert!(matches!(progress.waiting(), Waiting::Next(_)));
-    }
-
-    #[test]
-    fn the_wait_for_the_next_request_begins_when_the_last_answer_has_left() {
-        const READING: Duration = Duration::from_secs(30);
-        let progress = Arc::new(Progress {
-            opened: Instant::now().checked_sub(READING).unwrap(),
-            ..Progress::new()
-        });
-        drop(progress.request_begun(Version::HTTP_11));
-        progress.since.store(0, Ordering::Relaxed);
-        progress.wrote(Some(5));
-        progress.flushed();
-        let Waiting::Next(waited) = progress.waiting() else {
-            panic!("{:?}", progress.waiting());
-        };
-        assert!(waited < READING);
-        // What is flushed already does not begin it again.
-        progress.since.store(0, Ordering::Relaxed);
-        progress.flushed();
-        assert!(matches!(progress.waiting(), Waiting::Next(waited) if waited >= READING));
-    }
-}
+mod tests;

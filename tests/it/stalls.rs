@@ -17,6 +17,14 @@ async fn proxy() -> TestProxy {
         .await
 }
 
+async fn with_idle_timeout() -> TestProxy {
+    TestProxy::builder()
+        .allow("origin.test:*")
+        .with(|config| config.idle_timeout = TIMEOUT)
+        .start()
+        .await
+}
+
 async fn counted(proxy: &TestProxy, reason: &str) {
     proxy
         .shows(&format!(
@@ -116,7 +124,7 @@ async fn a_response_that_an_upstream_does_not_finish_is_seen_to_be_broken() {
     ] {
         let response: &'static str = format!("HTTP/1.1 200 OK\r\n{head}half").leak();
         let origin = Origin::answering(response).await;
-        let proxy = proxy().await;
+        let proxy = with_idle_timeout().await;
         let mut client = proxy.connect().await;
         let port = origin.port();
         let request = format!("GET http://origin.test:{port}/ {version}\r\nHost: x\r\n\r\n");
@@ -127,6 +135,31 @@ async fn a_response_that_an_upstream_does_not_finish_is_seen_to_be_broken() {
         assert!(ended.is_err(), "{head:?}: {answer}");
         counted(&proxy, "response_timeout").await;
     }
+}
+
+#[tokio::test]
+async fn a_stream_of_events_may_be_silent_for_longer_than_a_response_may_take_to_begin() {
+    let origin = Origin::scripted(|mut stream, _| async move {
+        read_head(&mut stream).await;
+        let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        for event in ["data: 1\n\n", "data: 2\n\n"] {
+            tokio::time::sleep(TIMEOUT * 3).await;
+            send(&mut stream, event.as_bytes()).await;
+        }
+    })
+    .await;
+    let proxy = proxy().await;
+    let port = origin.port();
+    let mut client = proxy.connect().await;
+    let request = format!("GET http://origin.test:{port}/ HTTP/1.0\r\nHost: x\r\n\r\n");
+    send(&mut client, request.as_bytes()).await;
+    let (answer, ended) = read_all(&mut client).await;
+    assert!(
+        answer.ends_with("\r\n\r\ndata: 1\n\ndata: 2\n\n"),
+        "{answer}"
+    );
+    ended.unwrap();
 }
 
 #[tokio::test]
@@ -145,7 +178,7 @@ async fn a_response_that_goes_on_slowly_is_not_cut() {
         }
     })
     .await;
-    let proxy = proxy().await;
+    let proxy = with_idle_timeout().await;
     let port = origin.port();
     let answer = proxy
         .ask(&format!(

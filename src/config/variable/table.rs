@@ -196,7 +196,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "OUTGATE_RESPONSE_TIMEOUT",
         default: "5m",
-        meaning: "For an upstream to begin its response, and for content to go on, either way",
+        meaning: "For an upstream to begin its response, and for a client to go on with content that it sends or reads",
         expected: DURATION,
         list: false,
         read: |config, text| set(&mut config.response_timeout, value::positive(text)),
@@ -205,7 +205,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "OUTGATE_IDLE_TIMEOUT",
         default: "1h",
-        meaning: "For a tunnel in which no byte moves in either direction",
+        meaning: "For a tunnel in which no byte moves in either direction, and for an upstream that is silent within its response",
         expected: DURATION,
         list: false,
         read: |config, text| set(&mut config.idle_timeout, value::positive(text)),
