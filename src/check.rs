@@ -175,7 +175,12 @@ async fn judge(permit: &Permit, dialer: &Dialer, addresses: &[IpAddr], port: u16
     for address in addresses {
         let verdict = match permit.admits(*address) {
             Err(prohibited) => AddressVerdict::Prohibited(prohibited),
-            Ok(()) if dialer.is_gateway(SocketAddr::new(*address, port)).await => {
+            Ok(())
+                if matches!(
+                    dialer.is_gateway(SocketAddr::new(*address, port)).await,
+                    Ok(true)
+                ) =>
+            {
                 AddressVerdict::Loop
             }
             Ok(()) => AddressVerdict::Admitted,

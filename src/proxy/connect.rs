@@ -57,10 +57,14 @@ impl Dialer {
                     Err(_) => Err(self.timed_out(vetted)),
                 }
             }
-            several => match tokio::time::timeout_at(deadline, race(several)).await {
-                Ok(connected) => connected,
-                Err(_) => Err(self.timed_out(vetted)),
-            },
+            several => {
+                let mut failure = None;
+                match tokio::time::timeout_at(deadline, race(several, &mut failure)).await {
+                    Ok(connected) => connected,
+                    // What has not answered by now has timed out.
+                    Err(_) => Err(more_telling(failure, self.timed_out(vetted))),
+                }
+            }
         }
     }
 
@@ -87,7 +91,8 @@ impl Dialer {
             .map(|ip| SocketAddr::new(ip, port))
             .collect();
         for address in &ordered {
-            if self.is_gateway(*address).await {
+            let is_gateway = self.is_gateway(*address).await;
+            if is_gateway.map_err(|error| failed(*address, error))? {
                 let own = Detail::Gateway(*address);
                 return Err(Failure::new(Reason::LoopDetected, own));
             }
@@ -96,8 +101,11 @@ impl Dialer {
     }
 
     /// Whether this gateway itself listens at an address.
-    pub async fn is_gateway(&self, address: SocketAddr) -> bool {
-        self.own_ports.contains(&address.port()) && is_local(address).await
+    ///
+    /// # Errors
+    /// Without a descriptor to find out.
+    pub async fn is_gateway(&self, address: SocketAddr) -> io::Result<bool> {
+        Ok(self.own_ports.contains(&address.port()) && is_local(address).await?)
     }
 
     fn timed_out(&self, addresses: Vec<SocketAddr>) -> Failure {
@@ -107,10 +115,14 @@ impl Dialer {
 }
 
 /// Tries one address after another, the next when one fails or is slow (RFC 8305 §5).
-async fn race(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), Failure> {
+///
+/// `worst` is the most telling failure so far, for whoever waits no longer.
+async fn race(
+    addresses: &[SocketAddr],
+    worst: &mut Option<Failure>,
+) -> Result<(TcpStream, SocketAddr), Failure> {
     let mut waiting = addresses.iter().copied();
     let mut attempts = FuturesUnordered::new();
-    let mut worst: Option<Failure> = None;
     loop {
         let next = waiting.next();
         let is_last = next.is_none();
@@ -125,15 +137,11 @@ async fn race(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), Failu
                 ended = attempts.next() => match ended {
                     Some((address, Ok(stream))) => return Ok((stream, address)),
                     Some((address, Err(error))) => {
-                        let failure = failed(address, error);
-                        worst = Some(match worst {
-                            Some(other) if rank(other.reason) >= rank(failure.reason) => other,
-                            _ => failure,
-                        });
+                        *worst = Some(more_telling(worst.take(), failed(address, error)));
                         if !is_last { break; }
                     }
                     None if is_last => {
-                        return Err(worst.unwrap_or_else(|| {
+                        return Err(worst.take().unwrap_or_else(|| {
                             Failure::new(Reason::DnsNotFound, "no address to dial")
                         }));
                     }
@@ -178,23 +186,34 @@ fn interleave(addresses: &[IpAddr]) -> Vec<IpAddr> {
 /// Whether an address belongs to this host: the kernel would send to it from itself.
 ///
 /// Connecting a UDP socket asks the routing table and sends nothing.
-async fn is_local(address: SocketAddr) -> bool {
+async fn is_local(address: SocketAddr) -> io::Result<bool> {
     let ip = address.ip().to_canonical();
     if ip.is_loopback() || ip.is_unspecified() {
-        return true;
+        return Ok(true);
     }
     let any = if address.is_ipv4() {
         IpAddr::from(Ipv4Addr::UNSPECIFIED)
     } else {
         IpAddr::from(Ipv6Addr::UNSPECIFIED)
     };
-    let Ok(probe) = UdpSocket::bind((any, 0)).await else {
-        return false;
+    let probe = match UdpSocket::bind((any, 0)).await {
+        Ok(probe) => probe,
+        Err(error) if super::is_out_of_descriptors(&error) => return Err(error),
+        // This host has no address of a family that it does not know.
+        Err(_) => return Ok(false),
     };
-    probe.connect(address).await.is_ok()
+    Ok(probe.connect(address).await.is_ok()
         && probe
             .local_addr()
-            .is_ok_and(|own| own.ip().to_canonical() == ip)
+            .is_ok_and(|own| own.ip().to_canonical() == ip))
+}
+
+/// The failure to tell, of those before and another.
+fn more_telling(before: Option<Failure>, failure: Failure) -> Failure {
+    match before {
+        Some(before) if rank(before.reason) >= rank(failure.reason) => before,
+        _ => failure,
+    }
 }
 
 /// Which of several failures is told: one of this gateway, as then not every address was tried; else

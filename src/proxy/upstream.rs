@@ -145,7 +145,8 @@ impl Upstream {
 
     /// The socket and what was read from it, after a 101 has ended HTTP on it.
     ///
-    /// Of a request without content: one that goes on would be waited for.
+    /// Of a request without content: one that goes on would be waited for. So it is at hand, and needs no timeout; a
+    /// head of which the upstream has not taken all is not waited for.
     pub(crate) async fn into_switched(mut self) -> Result<(TcpStream, Bytes), hyper::Error> {
         poll_fn(|cx| self.driver.poll_without_shutdown(cx)).await?;
         let parts = self.driver.into_parts();

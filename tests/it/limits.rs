@@ -3,7 +3,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 
 use crate::harness::origin::{Origin, read_request};
-use crate::harness::vacant::Unanswering;
+use crate::harness::vacant::{Unanswering, Vacant};
 use crate::harness::{
     TestProxy, connect_head, field, read_head, read_response, read_to_end, send, within,
 };
@@ -260,4 +260,23 @@ async fn an_address_that_drops_packets_is_a_timeout() {
     proxy
         .shows("outgate_requests_total{kind=\"connect\",reason=\"connection_timeout\",result=\"failed\",rule=\"origin.test:*\"} 1")
         .await;
+}
+
+#[tokio::test]
+async fn an_address_that_refuses_says_more_than_another_that_drops_packets() {
+    let refusing = Vacant::take();
+    let port = refusing.port();
+    let _silent = Unanswering::at(([127, 0, 0, 2], port).into()).await;
+    let proxy = TestProxy::builder()
+        .allow("two.test:*")
+        .host("127.0.0.1 two.test")
+        .host("127.0.0.2 two.test")
+        .with(|config| config.connect_timeout = SHORT * 10)
+        .start()
+        .await;
+    let answer = proxy.ask(&connect_head(&format!("two.test:{port}"))).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 502 egress failed: connection_refused\r\n"),
+        "{answer}"
+    );
 }

@@ -32,19 +32,24 @@ impl Vacant {
     }
 }
 
-/// A port of every IPv4 address of this host that answers no attempt to connect: its queue is full.
+/// A port that answers no attempt to connect: its queue is full.
 pub(crate) struct Unanswering {
     listener: TcpListener,
     _queued: Vec<TcpStream>,
 }
 
 impl Unanswering {
+    /// At every IPv4 address of this host.
     pub(crate) async fn start() -> Self {
+        Self::at((Ipv4Addr::UNSPECIFIED, 0).into()).await
+    }
+
+    pub(crate) async fn at(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
-        socket.bind((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
+        socket.bind(address).unwrap();
         let listener = socket.listen(1).unwrap();
-        let address =
-            SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
+        // Whoever dials an unspecified address gets to this host.
+        let address = listener.local_addr().unwrap();
         let mut queued = Vec::new();
         for _ in 0..8 {
             let attempt = TcpStream::connect(address);
