@@ -30,6 +30,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{ include "outgate.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- define "outgate.serviceAccountName" -}}
@@ -99,6 +102,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "outgate.validate" -}}
 {{- if and (eq .Values.kind "DaemonSet") .Values.autoscaling.enabled -}}
 {{- fail "autoscaling.enabled needs kind: Deployment; a DaemonSet has one pod a node" -}}
+{{- end -}}
+{{- if and (eq (.Values.updateStrategy.maxSurge | toString | trimSuffix "%") "0") (eq (.Values.updateStrategy.maxUnavailable | toString | trimSuffix "%") "0") -}}
+{{- fail "updateStrategy.maxSurge and updateStrategy.maxUnavailable are both 0: no pod could be replaced" -}}
+{{- end -}}
+{{- if and .Values.service.trafficDistribution (semverCompare "<1.31.0-0" .Capabilities.KubeVersion.Version) -}}
+{{- fail (printf "service.trafficDistribution needs Kubernetes 1.31, and this is %s" .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
 {{- if and .Values.policy .Values.config.policyFile -}}
 {{- fail "policy and config.policyFile both say where the policy comes from; set one of them" -}}
