@@ -228,13 +228,13 @@ impl Body for RequestBody {
             progress.wants_content(polled.is_pending());
         }
         if polled.is_pending()
-            && this
-                .upload
-                .as_ref()
-                .is_some_and(|progress| progress.client_finished())
+            && let Some(progress) = &this.upload
         {
-            // All that was read has been handed on, and there is no more to read.
-            return Poll::Ready(Some(Err(UploadError::CutShort)));
+            progress.await_end(cx.waker());
+            if progress.client_finished() {
+                // All that was read has been handed on, and there is no more to read.
+                return Poll::Ready(Some(Err(UploadError::CutShort)));
+            }
         }
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()

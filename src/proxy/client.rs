@@ -97,14 +97,10 @@ impl AsyncRead for ClientStream {
             }
         }
         let read = &buffer.filled()[before..];
-        let first_end = read.is_empty() && !self.progress.client_finished();
         self.progress.read(read);
         if read.is_empty() && self.progress.owes_answer() {
-            // The end is told when the answer has left. Whoever reads content learns of it now.
+            // The end is told when the answer has left. Whoever reads content has learned of it.
             self.progress.hold_end_back(cx.waker());
-            if first_end {
-                cx.waker().wake_by_ref();
-            }
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))

@@ -50,6 +50,8 @@ pub(crate) struct Progress {
     dropped_answer: AtomicBool,
     /// Wakes the reader from whom the end of the client's data was held back.
     end_held_back: AtomicWaker,
+    /// Wakes who waits for content, in whichever task, when the client has closed its side.
+    content_reader: AtomicWaker,
 }
 
 /// What a connection that answers no request is waiting for.
@@ -92,6 +94,7 @@ impl Progress {
             flushed: AtomicBool::new(true),
             dropped_answer: AtomicBool::new(false),
             end_held_back: AtomicWaker::new(),
+            content_reader: AtomicWaker::new(),
         }
     }
 
@@ -221,6 +224,7 @@ impl Progress {
         self.count_moved(bytes.len());
         if bytes.is_empty() {
             self.finished.store(true, Ordering::Relaxed);
+            self.content_reader.wake();
         } else if self.in_flight.load(Ordering::Relaxed) == 0
             && !self.is_uploading()
             && !self.head_begun.swap(true, Ordering::Relaxed)
@@ -260,6 +264,11 @@ impl Progress {
     /// Has `reader` woken when all answers have left.
     pub(crate) fn hold_end_back(&self, reader: &Waker) {
         self.end_held_back.register(reader);
+    }
+
+    /// Has whoever waits for content woken when there will be no more.
+    pub(crate) fn await_end(&self, reader: &Waker) {
+        self.content_reader.register(reader);
     }
 
     /// Whether an answer has not left yet.

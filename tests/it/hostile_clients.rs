@@ -235,3 +235,43 @@ async fn content_that_a_client_cuts_short_is_refused_at_once() {
         "{answer}"
     );
 }
+
+#[tokio::test]
+async fn content_that_a_client_cuts_short_behind_the_head_of_its_response_is_given_up_at_once() {
+    // A response that is whole by then, and one that would go on behind the content.
+    for (length, outcome) in [
+        (4, "reason=\"ok\",result=\"allowed\""),
+        (10, "reason=\"response_incomplete\",result=\"failed\""),
+    ] {
+        let mut origin = Origin::scripted(move |mut stream, seen| async move {
+            read_head(&mut stream).await;
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\nhalf");
+            send(&mut stream, answer.as_bytes()).await;
+            let mut content = Vec::new();
+            let _ = stream.read_to_end(&mut content).await;
+            let _ = seen.send(String::from_utf8(content).unwrap());
+        })
+        .await;
+        let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+        let mut client = proxy.connect().await;
+        let head = format!(
+            "PUT http://origin.test:{}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nshort",
+            origin.port()
+        );
+        send(&mut client, head.as_bytes()).await;
+        assert!(read_head(&mut client).await.starts_with("HTTP/1.1 200 "));
+        within(client.read_exact(&mut [0; 4])).await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(origin.received().await, "short");
+        assert_eq!(read_to_end(&mut client).await, "");
+        for line in [
+            format!(
+                "outgate_requests_total{{kind=\"forward\",{outcome},rule=\"origin.test:*\"}} 1"
+            ),
+            "outgate_connections_active{listener=\"proxy\"} 0".to_owned(),
+            "outgate_pool_connections{state=\"busy\"} 0".to_owned(),
+        ] {
+            proxy.shows(&line).await;
+        }
+    }
+}
