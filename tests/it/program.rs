@@ -13,6 +13,8 @@ mod descriptors;
 mod drain;
 // The policy file, from the command line.
 mod policy;
+// What clients hold that do not read.
+mod slow_readers;
 // The variables of OpenTelemetry.
 mod tracing;
 
