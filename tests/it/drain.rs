@@ -25,6 +25,16 @@ fn builder(delay: Duration, timeout: Duration) -> Builder {
         })
 }
 
+async fn becomes_unready(proxy: &TestProxy) {
+    within(async {
+        while !call(proxy.admin, "GET", "/readyz")
+            .await
+            .starts_with("HTTP/1.1 503 ")
+        {}
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn readiness_goes_first_and_accepting_goes_on_for_the_delay() {
     let proxy = builder(Duration::from_secs(5), Duration::from_secs(5))
@@ -36,13 +46,7 @@ async fn readiness_goes_first_and_accepting_goes_on_for_the_delay() {
             .starts_with("HTTP/1.1 200 ")
     );
     proxy.stop(Stop::Gently).await;
-    within(async {
-        while !call(proxy.admin, "GET", "/readyz")
-            .await
-            .starts_with("HTTP/1.1 503 ")
-        {}
-    })
-    .await;
+    becomes_unready(&proxy).await;
     assert!(
         call(proxy.admin, "GET", "/livez")
             .await
@@ -68,13 +72,7 @@ async fn clients_leave_kept_alive_connections_while_new_ones_are_still_accepted(
     assert_eq!(field(&answer, "connection"), None);
 
     proxy.stop(Stop::Gently).await;
-    within(async {
-        while !call(proxy.admin, "GET", "/readyz")
-            .await
-            .starts_with("HTTP/1.1 503 ")
-        {}
-    })
-    .await;
+    becomes_unready(&proxy).await;
     send(&mut client, request).await;
     let answer = read_response(&mut client).await;
     assert_eq!(field(&answer, "connection"), Some("close"));
@@ -192,20 +190,6 @@ async fn tunnels_left_are_closed_one_by_one_before_the_deadline() {
         times[7] - times[0] >= Duration::from_millis(100),
         "all at once: {times:?}"
     );
-}
-
-#[tokio::test]
-async fn a_second_stop_ends_it_at_once() {
-    let origin = holding().await;
-    let proxy = builder(Duration::from_secs(60), Duration::from_secs(60))
-        .start()
-        .await;
-    let _client = proxy
-        .tunnel(&format!("origin.test:{}", origin.port()))
-        .await;
-    proxy.stop(Stop::Gently).await;
-    proxy.stop(Stop::Gently).await;
-    assert_eq!(proxy.ended().await.tunnels_closed, 1);
 }
 
 #[tokio::test]

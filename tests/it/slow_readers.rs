@@ -23,21 +23,11 @@ async fn a_client_that_begins_a_head_and_reads_nothing_gives_its_place_back() {
         "GET http://origin.test:{}/ HTTP/1.1\r\nHost: x\r\n\r\n",
         origin.port()
     );
-    // A first client finds out how many responses leave their last bytes with the gateway.
-    let (mut over, mut fit) = (0, 1000);
-    loop {
-        let mut client = client_with_a_small_window(&proxy).await;
-        let served = ask_without_reading(&proxy, &mut client, &request, fit, over).await;
-        over += served;
-        if served == fit {
-            send(&mut client, b"GET http://ori").await;
-            proxy
-                .shows("outgate_connections_active{listener=\"proxy\"} 0")
-                .await;
-            return;
-        }
-        fit = served;
-    }
+    let (mut client, _) = with_its_tail_at_the_gateway(&proxy, &request, Some(4096)).await;
+    send(&mut client, b"GET http://ori").await;
+    proxy
+        .shows("outgate_connections_active{listener=\"proxy\"} 0")
+        .await;
 }
 
 #[tokio::test]
@@ -56,28 +46,37 @@ async fn a_client_that_pauses_longer_than_the_keep_alive_timeout_gets_its_answer
         "GET http://origin.test:{}/ HTTP/1.1\r\nHost: x\r\n\r\n",
         origin.port()
     );
+    let (mut client, asked) = with_its_tail_at_the_gateway(&proxy, &request, None).await;
+    // All are over, and the tail of the last one is with the gateway.
+    tokio::time::sleep(KEEP_ALIVE * 3).await;
+    for _ in 0..asked {
+        assert!(read_response(&mut client).await.ends_with(&content));
+    }
+    assert_eq!(read_to_end(&mut client).await, "");
+}
+
+/// A client that has asked so often that the last bytes of its last response have no room in any socket.
+///
+/// A first one finds out how many responses that takes.
+async fn with_its_tail_at_the_gateway(
+    proxy: &TestProxy,
+    request: &str,
+    window: Option<u32>,
+) -> (TcpStream, usize) {
     let (mut over, mut fit) = (0, 1000);
     loop {
-        let mut client = proxy.connect().await;
-        let served = ask_without_reading(&proxy, &mut client, &request, fit, over).await;
+        let socket = TcpSocket::new_v4().unwrap();
+        if let Some(window) = window {
+            socket.set_recv_buffer_size(window).unwrap();
+        }
+        let mut client = within(socket.connect(proxy.address)).await.unwrap();
+        let served = ask_without_reading(proxy, &mut client, request, fit, over).await;
         over += served;
         if served == fit {
-            // All are over, and the tail of the last one is with the gateway.
-            tokio::time::sleep(KEEP_ALIVE * 3).await;
-            for _ in 0..fit {
-                assert!(read_response(&mut client).await.ends_with(&content));
-            }
-            assert_eq!(read_to_end(&mut client).await, "");
-            return;
+            return (client, fit);
         }
         fit = served;
     }
-}
-
-async fn client_with_a_small_window(proxy: &TestProxy) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    within(socket.connect(proxy.address)).await.unwrap()
 }
 
 /// Sends a request when the one before is over, until one is not; tells how many were.

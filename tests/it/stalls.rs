@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::task::JoinHandle;
 
 use crate::harness::origin::Origin;
 use crate::harness::{TestProxy, field, read_head, read_to_end, send, within};
@@ -52,6 +54,20 @@ async fn read_of_any_kind(stream: &mut TcpStream) -> usize {
     bytes.len()
 }
 
+/// Sends for as long as anybody takes it; what comes back is to be read meanwhile.
+async fn upload_without_end(proxy: &TestProxy, origin: &Origin) -> (OwnedReadHalf, JoinHandle<()>) {
+    let (reading, mut writing) = proxy.connect().await.into_split();
+    let head = format!(
+        "PUT http://origin.test:{}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n",
+        origin.port()
+    );
+    let upload = tokio::spawn(async move {
+        writing.write_all(head.as_bytes()).await.unwrap();
+        while writing.write_all(&[0; 64 * 1024]).await.is_ok() {}
+    });
+    (reading, upload)
+}
+
 #[tokio::test]
 async fn content_that_a_client_stops_sending_is_answered_408_rfc9110_15_5_9() {
     let mut origin = Origin::scripted(|mut stream, seen| async move {
@@ -96,16 +112,7 @@ async fn an_upstream_that_takes_no_content_is_a_504() {
     })
     .await;
     let proxy = proxy().await;
-    let client = proxy.connect().await;
-    let (mut reading, mut writing) = client.into_split();
-    let head = format!(
-        "PUT http://origin.test:{}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n",
-        origin.port()
-    );
-    let upload = tokio::spawn(async move {
-        writing.write_all(head.as_bytes()).await.unwrap();
-        while writing.write_all(&[0; 64 * 1024]).await.is_ok() {}
-    });
+    let (mut reading, upload) = upload_without_end(&proxy, &origin).await;
     let mut line = [0; 45];
     within(reading.read_exact(&mut line)).await.unwrap();
     assert_eq!(&line, b"HTTP/1.1 504 egress failed: response_timeout\r");
@@ -251,16 +258,7 @@ async fn an_upload_that_outlives_its_response_ends_when_the_upstream_takes_no_mo
     })
     .await;
     let proxy = proxy().await;
-    let client = proxy.connect().await;
-    let (mut reading, mut writing) = client.into_split();
-    let head = format!(
-        "PUT http://origin.test:{}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n",
-        origin.port()
-    );
-    let upload = tokio::spawn(async move {
-        writing.write_all(head.as_bytes()).await.unwrap();
-        while writing.write_all(&[0; 64 * 1024]).await.is_ok() {}
-    });
+    let (mut reading, upload) = upload_without_end(&proxy, &origin).await;
     let mut answer = Vec::new();
     let _ = within(reading.read_to_end(&mut answer)).await;
     let answer = String::from_utf8(answer).unwrap();
