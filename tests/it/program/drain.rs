@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::Running;
+use super::{Running, wait_for};
 
 mod in_flight;
 mod origin;
@@ -179,6 +179,9 @@ fn a_second_signal_ends_it_at_once_and_tells_what_that_cut() {
         .collect();
     let mut never = ask(running.proxy, origin, "/never");
     assert!(answer(&mut ask(running.proxy, origin, "/after/0")).ends_with("ok"));
+    // That connection is gone, and those of the tunnels and of what is never answered are left.
+    let open = "outgate_connections_active{listener=\"proxy\"} ";
+    wait_for(&running, open, |connections| connections == 3);
     running.signal(Signal::TERM);
     running.line("draining");
     running.signal(Signal::TERM);
