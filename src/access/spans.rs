@@ -110,7 +110,7 @@ impl RequestSpans {
             client.end(name, move || exchange.describe_answered(own_reason, status));
         }
         let request = Request {
-            method: short(&record.method),
+            method: record.method.clone(),
             url: self.url,
             target: record.target.take(),
             client: record.client,
@@ -130,7 +130,7 @@ impl RequestSpans {
     /// What is known of an exchange before its end.
     fn exchange(&self, record: &AccessRecord) -> Exchange {
         Exchange {
-            method: short(&record.method),
+            method: record.method.clone(),
             url: self.url.clone(),
             target: record.target.clone(),
             upstream: record.upstream,
@@ -138,13 +138,13 @@ impl RequestSpans {
     }
 }
 
-/// A URL as spans tell it, without query and user information.
+/// What spans tell of a URL besides its authority, which is told as the target is: no query.
 ///
 /// Spans wait, so it is a copy, and cut: a piece of a `Uri` would keep all that was read with it.
 #[derive(Debug)]
 struct Url {
+    /// At most 64 bytes, or it is no `Uri`.
     scheme: Option<Box<str>>,
-    authority: Box<str>,
     path: Box<str>,
 }
 
@@ -156,18 +156,8 @@ impl Url {
         let path = uri.path();
         Self {
             scheme: uri.scheme_str().map(Into::into),
-            authority: uri.authority().map_or("", |own| own.as_str()).into(),
             path: path[..path.floor_char_boundary(Self::MOST)].into(),
         }
-    }
-}
-
-/// A method that waits with its span; the longest one registered has 17 letters.
-fn short(method: &Method) -> Method {
-    let text = method.as_str().as_bytes();
-    match text.get(..32) {
-        Some(cut) => Method::from_bytes(cut).unwrap_or_default(),
-        None => method.clone(),
     }
 }
 
@@ -224,10 +214,11 @@ struct Exchange {
 
 impl Exchange {
     fn describe(&self) -> Attributes {
-        let url = self.url.as_ref();
-        let url = url.map(|url| format!("http://{}{}", url.authority, url.path));
+        let target = self.target.as_ref();
+        let url = self.url.as_ref().zip(target);
+        let url = url.map(|(url, target)| format!("http://{}{}", target.host_field(), url.path));
         let told = with_method(Attributes::new(), &self.method).with_some("url.full", url);
-        with_peer(with_server(told, self.target.as_ref()), self.upstream)
+        with_peer(with_server(told, target), self.upstream)
     }
 
     fn describe_answered(&self, reason: Reason, status: Option<StatusCode>) -> Attributes {

@@ -24,10 +24,25 @@ const CLIENTS: usize = 2;
 /// Requests that a client sends before it reads their answers.
 const PIPELINED: usize = 20;
 
+/// A request that is refused.
+struct Refused {
+    request: String,
+    status: u16,
+}
+
+impl Refused {
+    fn usual() -> Self {
+        let (host, path) = (HOST.repeat(4), "p".repeat(PATH));
+        Self {
+            request: format!("GET http://{host}test/{path} HTTP/1.1\r\nHost: x\r\n\r\n"),
+            status: 403,
+        }
+    }
+}
+
 /// Has so many requests refused.
-fn flood(proxy: SocketAddr, requests: usize) {
-    let (host, path) = (HOST.repeat(4), "p".repeat(PATH));
-    let request = format!("GET http://{host}test/{path} HTTP/1.1\r\nHost: x\r\n\r\n");
+fn flood(proxy: SocketAddr, requests: usize, refused: &Refused) {
+    let Refused { request, status } = refused;
     let rounds = requests / CLIENTS / PIPELINED;
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
@@ -39,7 +54,7 @@ fn flood(proxy: SocketAddr, requests: usize) {
                     let asked = request.repeat(PIPELINED);
                     client.write_all(asked.as_bytes()).unwrap();
                     for _ in 0..PIPELINED {
-                        read_answer(&mut answers);
+                        read_answer(&mut answers, *status);
                     }
                 }
             });
@@ -47,10 +62,10 @@ fn flood(proxy: SocketAddr, requests: usize) {
     });
 }
 
-fn read_answer(answers: &mut impl BufRead) {
+fn read_answer(answers: &mut impl BufRead, status: u16) {
     let (mut line, mut length) = (String::new(), 0);
     answers.read_line(&mut line).unwrap();
-    assert!(line.starts_with("HTTP/1.1 403 "), "{line}");
+    assert!(line.starts_with(&format!("HTTP/1.1 {status} ")), "{line}");
     while line != "\r\n" {
         line.clear();
         answers.read_line(&mut line).unwrap();
@@ -64,10 +79,10 @@ fn read_answer(answers: &mut impl BufRead) {
 /// Fills a queue, and then asks for more: how many were dropped of what came on top.
 fn drops_without_growing(gateway: &Running, dropped: &str, whose: &str) -> u64 {
     let look = || [dropped, "process_resident_memory_bytes "].map(|name| metric(gateway, name));
-    flood(gateway.proxy, FILLING);
+    flood(gateway.proxy, FILLING, &Refused::usual());
     let [dropped_before, resident_before] = look();
     assert!(dropped_before > 0, "{whose}");
-    flood(gateway.proxy, FURTHER);
+    flood(gateway.proxy, FURTHER, &Refused::usual());
     let [dropped, resident] = look();
     let growth = resident.saturating_sub(resident_before);
     assert!(
@@ -89,7 +104,7 @@ fn lines_for_a_standard_output_that_is_gone_are_counted() {
     const REQUESTS: usize = 2_000;
     let mut gateway = Running::start(&[]);
     gateway.lines = BufReader::new(Box::new(std::io::empty()));
-    flood(gateway.proxy, REQUESTS);
+    flood(gateway.proxy, REQUESTS, &Refused::usual());
     wait_for(&gateway, "outgate_log_lines_dropped_total ", |dropped| {
         dropped >= REQUESTS as u64
     });
@@ -123,6 +138,40 @@ fn a_collector_that_takes_nothing_holds_up_no_request_and_takes_no_memory() {
         let dropped = drops_without_growing(&gateway, "outgate_spans_dropped_total ", &whose);
         if is_waited_for {
             assert_eq!(dropped, FURTHER as u64, "{whose}");
+        }
+    }
+}
+
+#[test]
+fn what_waits_of_a_request_is_short_however_long_its_method_or_authority_is() {
+    /// All of them wait: there is room for more lines, and for more spans.
+    const REQUESTS: usize = 1_000;
+    const LONG: usize = 50_000;
+    let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hangs = format!("http://{}", hangs.local_addr().unwrap());
+    let (method, host) = ("M".repeat(LONG), "h".repeat(LONG));
+    for (request, status) in [
+        (format!("{method} http://evil.test/ HTTP/1.1"), 403),
+        (format!("GET http://{host}.test/ HTTP/1.1"), 400),
+    ] {
+        let request = format!("{request}\r\nHost: x\r\n\r\n");
+        let refused = Refused { request, status };
+        let gateway = Running::start(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &hangs),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "3600000"),
+            ("OTEL_BSP_EXPORT_TIMEOUT", "3600000"),
+        ]);
+        let resident = || metric(&gateway, "process_resident_memory_bytes ");
+        flood(gateway.proxy, 4 * CLIENTS * PIPELINED, &refused);
+        let before = resident();
+        flood(gateway.proxy, REQUESTS, &refused);
+        let growth = resident().saturating_sub(before);
+        // Kept whole, they would be 50 MB.
+        let short = &refused.request[..20];
+        assert!(growth < 2 * GROWTH, "{short}: {before} and {growth} more");
+        for counter in ["log_lines", "spans"] {
+            let dropped = metric(&gateway, &format!("outgate_{counter}_dropped_total "));
+            assert_eq!(dropped, 0, "{short}: {counter}");
         }
     }
 }
