@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -16,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -24,11 +26,18 @@ use crate::metrics::{Exposition, ListenerKind, Metrics};
 use crate::telemetry::DroppedLines;
 use crate::vital::Vital;
 
+mod prompt;
+
+use prompt::Prompt;
+
 /// Connections served at once; a scraper and a few probes need one each.
 const PLACES: usize = 64;
 
 /// A probe sends its head at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A scraper reads while it is answered. One that does not would keep its place from a probe.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -49,23 +58,26 @@ pub struct Admin {
 impl Admin {
     /// Answers one request.
     #[must_use]
-    pub fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    pub fn answer(self: &Arc<Self>, request: &Request<Incoming>) -> Answering {
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            return method_not_allowed("GET, HEAD");
+            return ready(method_not_allowed("GET, HEAD")).boxed();
         }
-        let path = request.uri().path();
+        match request.uri().path() {
+            "/metrics" => {
+                let form = Exposition::accepted(request.headers());
+                show(Arc::clone(self), form).boxed()
+            }
+            path => ready(self.answer_at_once(path)).boxed(),
+        }
+    }
+
+    fn answer_at_once(&self, path: &str) -> Response<Full<Bytes>> {
         if let ("/livez" | "/readyz", Some(task)) = (path, self.vital.failed()) {
             let failed = format!("the task `{task}` has failed; the log says why\n");
             let text_type = "text/plain; charset=utf-8";
             return with_type(text_type, StatusCode::SERVICE_UNAVAILABLE, failed);
         }
         match path {
-            "/metrics" => {
-                let dropped = self.dropped.as_ref().map_or(0, DroppedLines::count);
-                let form = Exposition::accepted(request.headers());
-                let text = self.metrics.render(form, dropped as u64);
-                with_type(form.content_type(), StatusCode::OK, text)
-            }
             // That this answers shows that the runtime turns.
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" if self.drain.phase() == Phase::Serving => text(StatusCode::OK, "ok\n"),
@@ -73,6 +85,32 @@ impl Admin {
             _ => text(StatusCode::NOT_FOUND, "try /metrics, /livez or /readyz\n"),
         }
     }
+}
+
+/// Answers with the metrics, apart from the data path: a policy of thousands of rules has them be long.
+async fn show(admin: Arc<Admin>, form: Exposition) -> Response<Full<Bytes>> {
+    let rendered = tokio::task::spawn_blocking(move || {
+        let dropped = admin.dropped.as_ref().map_or(0, DroppedLines::count);
+        admin.metrics.render(form, dropped as u64)
+    });
+    match rendered.await {
+        Ok(rendered) => shown(form, rendered),
+        Err(_panicked) => cannot_be_shown(),
+    }
+}
+
+fn shown(form: Exposition, rendered: Result<String, prometheus::Error>) -> Response<Full<Bytes>> {
+    match rendered {
+        Ok(text) => with_type(form.content_type(), StatusCode::OK, text),
+        Err(error) => {
+            tracing::error!(%error, "metrics cannot be encoded");
+            cannot_be_shown()
+        }
+    }
+}
+
+fn cannot_be_shown() -> Response<Full<Bytes>> {
+    text(StatusCode::INTERNAL_SERVER_ERROR, "cannot be shown\n")
 }
 
 /// What an API answers a request with, soon.
@@ -105,19 +143,24 @@ pub async fn serve(
         let counted = metrics.connection(kind);
         let answer = Arc::clone(&answer);
         tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let answering = answer(&request);
-                async move { Ok::<_, Infallible>(answering.await) }
-            });
-            // A broken connection concerns only whoever was asking.
-            let _ = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .serve_connection(TokioIo::new(socket), service)
-                .await;
+            converse(socket, answer).await;
             drop((counted, place));
         });
     }
+}
+
+/// Answers the requests of one connection.
+async fn converse(socket: impl AsyncRead + AsyncWrite + Unpin, answer: Answer) {
+    let service = service_fn(move |request| {
+        let answering = answer(&request);
+        async move { Ok::<_, Infallible>(answering.await) }
+    });
+    // A broken connection concerns only whoever was asking.
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(Prompt::new(socket, WRITE_TIMEOUT)), service)
+        .await;
 }
 
 /// A plain-text response.
@@ -144,4 +187,30 @@ pub(crate) fn method_not_allowed(allowed: &'static str) -> Response<Full<Bytes>>
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(allowed));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_read_its_answers_loses_its_place() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let answer: Answer =
+            Arc::new(|_| ready(with_type("text/plain", StatusCode::OK, vec![b'x'; 4096])).boxed());
+        let requests = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(3);
+        client.write_all(&requests).await.unwrap();
+        let left = tokio::time::timeout(WRITE_TIMEOUT * 2, converse(server, answer)).await;
+        assert!(left.is_ok(), "its place is still taken");
+        drop(client);
+    }
+
+    #[test]
+    fn metrics_that_cannot_be_encoded_are_a_500_and_not_an_empty_scrape() {
+        let error = prometheus::Error::Msg("no name".to_owned());
+        let answer = shown(Exposition::Text, Err(error));
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
 }

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::ready;
 use hickory_resolver::Hosts;
 use tokio::sync::{Notify, mpsc};
 
@@ -171,13 +169,13 @@ impl Gateway {
             let serving = admin::serve(listener, kind, metrics, drain, answer);
             vital.spawn(kind.label(), serving);
         };
-        let admin = Admin {
+        let admin = Arc::new(Admin {
             metrics: Arc::clone(&self.metrics),
             drain: self.drain.clone(),
             vital: vital.clone(),
             dropped,
-        };
-        let answer = Arc::new(move |request: &_| ready(admin.answer(request)).boxed());
+        });
+        let answer = Arc::new(move |request: &_| admin.answer(request));
         api(self.listeners.admin, ListenerKind::Admin, answer);
         if let Some(listener) = self.listeners.inspect {
             let inspector = Arc::new(Inspector {

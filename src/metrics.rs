@@ -154,18 +154,23 @@ impl Metrics {
     ///
     /// `log_lines_dropped` is what the log writer has dropped since the start: it counts for
     /// itself, so its number is taken over when asked for.
-    #[must_use]
-    pub fn render(&self, form: Exposition, log_lines_dropped: u64) -> String {
+    ///
+    /// It takes a tenth of a second where a policy has thousands of rules.
+    ///
+    /// # Errors
+    /// When something registered cannot be encoded: a defect.
+    pub fn render(
+        &self,
+        form: Exposition,
+        log_lines_dropped: u64,
+    ) -> Result<String, prometheus::Error> {
         // Of two who ask at once, one takes it over.
         let known = self
             .known_dropped
             .fetch_max(log_lines_dropped, Ordering::Relaxed);
         self.log_lines_dropped
             .inc_by(log_lines_dropped.saturating_sub(known));
-        form.write(&self.registry.gather()).unwrap_or_else(|error| {
-            tracing::error!(%error, "metrics cannot be encoded");
-            String::new()
-        })
+        form.write(&self.registry.gather())
     }
 }
 

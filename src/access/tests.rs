@@ -69,7 +69,7 @@ impl Witnesses {
     /// Every request that was counted, as the metrics show it.
     fn counts(&self) -> Vec<String> {
         let exposition = Exposition::accepted(&HeaderMap::new());
-        let text = self.metrics.render(exposition, 0);
+        let text = self.metrics.render(exposition, 0).unwrap();
         let lines = text.lines().filter(|line| !line.ends_with(" 0"));
         let lines = lines.filter(|line| line.starts_with("outgate_requests_total{"));
         lines.map(str::to_owned).collect()

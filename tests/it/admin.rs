@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::harness::collector;
 use crate::harness::origin::Origin;
 use crate::harness::{
-    TestProxy, call, connect_head, field, get, read_response, read_to_end, send, within,
+    TestProxy, call, connect_head, field, get, read_head, read_response, read_to_end, send, within,
 };
 
 #[tokio::test]
@@ -201,6 +201,41 @@ async fn listing_thousands_of_tunnels_holds_up_none_of_them() {
     assert!(
         worst < Duration::from_secs(1),
         "a round trip took {worst:?}"
+    );
+}
+
+/// With one thread for everything, whatever holds it up holds up the tunnel too.
+#[tokio::test]
+async fn a_scrape_of_thousands_of_rules_holds_up_no_tunnel() {
+    const RULES: usize = 5000;
+    const ROUNDS: usize = 20;
+    let origin = Origin::scripted(|mut stream, _| async move {
+        let (mut reader, mut writer) = stream.split();
+        let _ = tokio::io::copy(&mut reader, &mut writer).await;
+    })
+    .await;
+    let rules = (0..RULES).fold(
+        TestProxy::builder().allow("origin.test:*"),
+        |proxy, rule| proxy.allow(&format!("host-{rule}.test")),
+    );
+    let proxy = rules.start().await;
+    let mut client = proxy
+        .tunnel(&format!("origin.test:{}", origin.port()))
+        .await;
+    let mut scraper = tokio::net::TcpStream::connect(proxy.admin).await.unwrap();
+    send(&mut scraper, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let head = tokio::spawn(async move { read_head(&mut scraper).await });
+    let mut rounds = 0;
+    while !head.is_finished() {
+        send(&mut client, b"ping").await;
+        within(client.read_exact(&mut [0; 4])).await.unwrap();
+        rounds += 1;
+    }
+    let head = head.await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert!(
+        rounds > ROUNDS,
+        "{rounds} round trips in the time of a scrape"
     );
 }
 
