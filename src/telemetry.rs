@@ -149,15 +149,32 @@ impl<W: Write> Batches<W> {
     /// Writes what has come together. What cannot be written is given up: later lines say more of what
     /// is going on when they can be.
     fn write_batch(&mut self) {
-        let written = self.output.write_all(&self.batch);
-        let written = written.and_then(|()| self.output.flush());
+        let (written, whole) = self.write_most();
+        let last = written.checked_sub(1).and_then(|last| self.batch.get(last));
+        // What was to end a line that was cut before is still to be written, if nothing was.
+        let is_cut = last.map_or(self.batch.first() == Some(&b'\n'), |last| *last != b'\n');
         self.batch.clear();
-        if written.is_err() {
+        if whole.is_err() {
             self.unwritten.fetch_add(self.lines, Ordering::Relaxed);
-            // Ends a line of which a part was written.
-            self.batch.push(b'\n');
+            if is_cut {
+                self.batch.push(b'\n');
+            }
         }
         self.lines = 0;
+    }
+
+    /// Writes the batch, and says how much of it was written.
+    fn write_most(&mut self) -> (usize, io::Result<()>) {
+        let mut written = 0;
+        while written < self.batch.len() {
+            match self.output.write(&self.batch[written..]) {
+                Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+                Ok(more) => written += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return (written, Err(error)),
+            }
+        }
+        (written, self.output.flush())
     }
 }
 
@@ -222,5 +239,45 @@ mod tests {
         batches.write_all(&[b'x'; 2 * BATCH_BYTES]).unwrap();
         batches.flush().unwrap();
         assert_eq!(unwritten.load(Ordering::Relaxed), 3);
+    }
+
+    /// Takes so many bytes, then none until it is mended.
+    struct Filling {
+        room: usize,
+        taken: Vec<u8>,
+    }
+
+    impl Write for Filling {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.room == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let taken = self.taken.write(&bytes[..bytes.len().min(self.room)])?;
+            self.room -= taken;
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_follows_lines_that_were_not_written_begins_a_line_and_leaves_no_empty_one() {
+        for (room, expected) in [(0, "three\n"), (4, "one\nthree\n"), (6, "one\ntw\nthree\n")] {
+            let taken = Vec::new();
+            let mut batches = Batches::new(Filling { room, taken }, Arc::default());
+            batches.write_all(b"one\n").unwrap();
+            batches.write_all(b"two\n").unwrap();
+            batches.flush().unwrap();
+            // Nothing of this one either.
+            batches.write_all(b"lost\n").unwrap();
+            batches.flush().unwrap();
+            batches.output.room = usize::MAX;
+            batches.write_all(b"three\n").unwrap();
+            batches.flush().unwrap();
+            let taken = String::from_utf8_lossy(&batches.output.taken);
+            assert_eq!(taken, expected, "{room}");
+        }
     }
 }

@@ -50,7 +50,8 @@ pub struct Tracing {
     pub resource: Vec<(String, String)>,
     /// Which traces are kept; by default what the caller decided, and all without a caller's trace.
     pub sampler: Sampler,
-    /// Spans that may wait for export, at least 1; 2048 by default. Further ones are dropped.
+    /// Spans that may wait for export, from 1 to what a channel of tokio's holds; 2048 by default. Further
+    /// ones are dropped.
     pub max_queue_size: usize,
     /// Spans of one export, at most `max_queue_size`; 512 by default.
     pub max_export_batch_size: usize,
@@ -203,6 +204,9 @@ impl Sampler {
     }
 }
 
+/// A channel with room for more cannot be made.
+const MOST_WAITING: usize = tokio::sync::Semaphore::MAX_PERMITS;
+
 const MILLISECONDS: &str = "milliseconds, a number above zero";
 
 /// The variables by name, and what is wrong with them so far.
@@ -317,7 +321,8 @@ impl<'a> Reader<'a> {
         let parse = |text: &str| {
             parse(text).and_then(|count| match count {
                 0 => Err("zero would drop everything".to_owned()),
-                some => Ok(some),
+                1..=MOST_WAITING => Ok(count),
+                _ => Err(format!("at most {MOST_WAITING} can wait")),
             })
         };
         self.get(name, "a number above zero", parse)

@@ -188,6 +188,8 @@ fn every_bad_value_is_told_with_its_variable() {
         ("OTEL_RESOURCE_ATTRIBUTES", "novalue"),
         ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+        // A queue that long cannot be made.
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "18446744073709551615"),
         ("OTEL_BSP_SCHEDULE_DELAY", "-1"),
         ("OTEL_BSP_EXPORT_TIMEOUT", "0"),
     ] {
