@@ -35,6 +35,7 @@ use crate::tunnels::Tunnels;
 mod admission;
 mod body;
 mod client;
+mod closing;
 mod connect;
 mod connection;
 mod exchange;
@@ -266,7 +267,7 @@ fn admit(proxy: &Arc<Proxy>, socket: TcpStream, client: SocketAddr, drain: &Drai
             let proxy = Arc::clone(proxy);
             tokio::spawn(async move {
                 let failure = Failure::plain(reason);
-                connection::refuse(&proxy, &socket, &failure).await;
+                closing::refuse(&proxy, &socket, client, &failure).await;
                 drop(place);
             });
         }

@@ -12,7 +12,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use outgate::admin::{self, Admin};
 use outgate::config::Config;
 use outgate::drain::Drainer;
@@ -120,18 +119,18 @@ fn in_a_task_that_everybody_needs(runtime: &Runtime, log: &Log) {
     let config = Config::default();
     let (_drainer, drain) = Drainer::new(&config, Arc::new(tunnels), Arc::clone(&metrics));
     let vital = Vital::default();
-    let answering = Admin {
+    let answering = Arc::new(Admin {
         metrics: Arc::clone(&metrics),
         drain: drain.clone(),
         vital: vital.clone(),
         dropped: None,
-    };
+    });
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();
     let _context = runtime.enter();
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-    let answer = Arc::new(move |request: &_| std::future::ready(answering.answer(request)).boxed());
+    let answer = Arc::new(move |request: &_| answering.answer(request));
     let serving = admin::serve(listener, ListenerKind::Admin, metrics, drain, answer);
     vital.spawn("admin", serving);
     vital.spawn("one that ends", async {});

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -20,9 +19,10 @@ use tokio::net::TcpStream;
 use super::admission::Admitted;
 use super::body::ResponseBody;
 use super::client::ClientStream;
+use super::closing::{linger, refuse, refuse_silently};
 use super::progress::{Progress, Waiting};
 use super::relay::ResetByPanic;
-use super::respond::{self, Failure};
+use super::respond::Failure;
 use super::tunnel::Takeover;
 use super::upstream::most_buffered;
 use super::{Proxy, handle, relay};
@@ -32,7 +32,6 @@ use crate::metrics::{ActiveGuard, ListenerKind};
 use crate::policy::{Access, Permit};
 use crate::reason::Reason;
 use crate::target::Target;
-use crate::trace::context::random_trace_id;
 
 /// How long a connection accepted before the drain may take to send its first request.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
@@ -40,9 +39,6 @@ const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// Content that stands still is looked at so many times within its timeout, so it gets no more than a
 /// quarter more than that.
 const LOOKS_AT_CONTENT: u32 = 4;
-
-/// How long a client may take to read an answer that ends its connection.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// One client's connection.
 #[derive(Debug)]
@@ -142,6 +138,7 @@ pub(super) async fn serve(
     };
     let ending = Ending {
         socket,
+        client,
         read: parts.read_buf,
         takeover,
         progress,
@@ -202,6 +199,8 @@ enum Ended {
     Done,
     /// Without a whole request, and the client is to be told why.
     Refused(Failure),
+    /// The same, and hyper may have told it already.
+    RefusedByHyper(Failure),
     /// The client took too long.
     TimedOut,
     /// Content took too long.
@@ -215,7 +214,7 @@ impl Ended {
         let Err(error) = result else {
             return Self::Done;
         };
-        if !error.is_parse() || progress.was_answered_by_hyper() {
+        if !error.is_parse() {
             return Self::Gone;
         }
         let reason = if error.is_parse_too_large() {
@@ -223,7 +222,12 @@ impl Ended {
         } else {
             Reason::BadRequest
         };
-        Self::Refused(Failure::new(reason, Detail::Head(error)))
+        let failure = Failure::new(reason, Detail::Head(error));
+        if progress.was_answered_by_hyper() {
+            Self::RefusedByHyper(failure)
+        } else {
+            Self::Refused(failure)
+        }
     }
 }
 
@@ -237,6 +241,7 @@ pub(crate) struct Held {
 /// A connection on which HTTP has ended.
 struct Ending {
     socket: TcpStream,
+    client: SocketAddr,
     /// Bytes behind the last head.
     read: Bytes,
     takeover: Option<Takeover>,
@@ -250,6 +255,7 @@ impl Ending {
     async fn conclude(self, proxy: &Proxy, ended: Ended) {
         let Self {
             socket,
+            client,
             read,
             takeover,
             progress,
@@ -262,74 +268,36 @@ impl Ending {
             // The answer is not out: what follows it would be garbled, and what was sent of it must not
             // look whole.
             (_, Some(_)) | (Ended::Stalled, None) => relay::reset(&socket),
-            // The same, of an answer to whoever is not even reading the last one.
-            (Ended::Refused(_), None) if !progress.is_flushed() => {
-                relay::reset(&socket);
-            }
             (Ended::Done, None) => linger(&socket, progress.client_finished()).await,
             (Ended::Refused(failure), None) => {
                 proxy.metrics.count_rejected(failure.reason);
-                refuse(proxy, &socket, &failure).await;
+                if progress.is_flushed() {
+                    refuse(proxy, &socket, client, &failure).await;
+                } else {
+                    // It would be garbled, for whoever is not even reading the last answer.
+                    refuse_silently(proxy, client, &failure);
+                    relay::reset(&socket);
+                }
+            }
+            (Ended::RefusedByHyper(failure), None) => {
+                proxy.metrics.count_rejected(failure.reason);
+                refuse_silently(proxy, client, &failure);
+                if progress.close_would_deceive() {
+                    relay::reset(&socket);
+                }
             }
             (Ended::TimedOut, None) => {
                 // A connection that said nothing, or has had its answers, is just closed.
                 if let Waiting::Head(_) = progress.waiting() {
                     let failure = Failure::plain(Reason::HeaderTimeout);
                     proxy.metrics.count_rejected(failure.reason);
-                    refuse(proxy, &socket, &failure).await;
+                    refuse(proxy, &socket, client, &failure).await;
                 }
             }
             (Ended::Gone, None) if progress.close_would_deceive() => relay::reset(&socket),
             (Ended::Gone, None) => {}
         }
     }
-}
-
-/// Answers a connection on which no request was parsed.
-pub(super) async fn refuse(proxy: &Proxy, socket: &TcpStream, failure: &Failure) {
-    let trace_id = random_trace_id();
-    if proxy.config.access_log {
-        let peer = socket.peer_addr().ok();
-        tracing::info!(
-            target: "access",
-            {
-            client.address = peer.map(|peer| peer.ip().to_canonical().to_string()),
-            client.port = peer.map(|peer| peer.port()),
-            http.response.status_code = failure.reason.status().as_u16(),
-            result = "failed",
-            reason = failure.reason.label(),
-            detail = failure.detail.as_ref().map(tracing::field::display),
-            %trace_id,
-            },
-            "connection refused"
-        );
-    }
-    let answer = respond::raw(failure, trace_id, &proxy.config.via);
-    // It fits a fresh socket's buffer; a client that has left no room for it is not waited for long.
-    let writable = tokio::time::timeout(LINGER, socket.writable()).await;
-    if matches!(writable, Ok(Ok(()))) && socket.try_write(&answer).is_ok() {
-        linger(socket, false).await;
-    }
-}
-
-/// Closes our side and reads on for a moment: closing with unread bytes would be a reset, which
-/// takes the answer from a client that is still sending (RFC 9112 §9.6).
-async fn linger(socket: &TcpStream, client_finished: bool) {
-    let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Write);
-    if client_finished {
-        return;
-    }
-    let drained = async {
-        let mut scrap = [0; 4096];
-        while socket.readable().await.is_ok() {
-            match socket.try_read(&mut scrap) {
-                Ok(0) => return,
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
-                Ok(_) | Err(_) => {}
-            }
-        }
-    };
-    let _ = tokio::time::timeout(LINGER, drained).await;
 }
 
 /// Resolves when the client has had its time, for a head or between two requests, or when content

@@ -342,6 +342,26 @@ fn a_connection_without_a_request_writes_one_line_with_its_client() {
 }
 
 #[test]
+fn the_line_of_a_client_that_has_reset_says_who_it_was() {
+    let mut gateway = Running::start(&[]);
+    // So that the reset is there before the connection is looked at.
+    gateway.signal(rustix::process::Signal::STOP);
+    let process = rustix::process::Pid::from_child(&gateway.process);
+    let until_stopped = rustix::process::WaitOptions::UNTRACED;
+    rustix::process::waitpid(Some(process), until_stopped).unwrap();
+    let mut client = TcpStream::connect(gateway.proxy).unwrap();
+    client.write_all(b"garbage\r\n\r\n").unwrap();
+    let address = client.local_addr().unwrap();
+    let no_time = Some(std::time::Duration::ZERO);
+    rustix::net::sockopt::set_socket_linger(&client, no_time).unwrap();
+    drop(client);
+    gateway.signal(rustix::process::Signal::CONT);
+    let line = gateway.line("connection refused");
+    assert_eq!(line["client.address"], "127.0.0.1", "{line}");
+    assert_eq!(line["client.port"], address.port(), "{line}");
+}
+
+#[test]
 fn the_readme_has_exactly_the_fields() {
     let rows = table("field");
     let documented: BTreeSet<_> = rows.iter().flat_map(|row| row[0].split(", ")).collect();
