@@ -119,9 +119,12 @@ impl Case {
         let chunk = vec![7; length];
         let sending = async {
             // When one is not taken for so long, nothing goes on.
-            while let Ok(sent) =
-                tokio::time::timeout(Duration::from_millis(500), sender.write_all(&chunk)).await
-            {
+            let patience = if self.read {
+                PATIENCE
+            } else {
+                Duration::from_millis(500)
+            };
+            while let Ok(sent) = tokio::time::timeout(patience, sender.write_all(&chunk)).await {
                 sent.unwrap();
                 if let Some(pause) = pause {
                     tokio::time::sleep(pause).await;
