@@ -7,13 +7,14 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 from . import metrics, traces
 from .peers import Echo, Origin, Sink
 from .processes import Program, answers, eventually, free_port
 from .report import Report
-from .traffic import ALLOWED, MISSING, Client, Load
+from .traffic import ALLOWED, HELD, MESSAGES, MISSING, PAGES, Client, Load
 from .trouble import Trouble
 
 # Of scrapes and rule evaluations; the dashboard's rates look back over twenty of them.
@@ -23,8 +24,6 @@ TRAFFIC_SECONDS = 25
 # A picture wants more to show.
 PICTURED_SECONDS = 240
 HELD_TUNNELS = 3
-# The rules by name, as metrics and traces have them.
-PAGES, MESSAGES = "pages", "messages"
 BROKEN_POLICY = "rules: [{ name: pages, hosts: [a b] }]\n"
 
 
@@ -89,17 +88,12 @@ def run(options: argparse.Namespace, bench: "Bench", report: Report) -> None:
         client.release()
     for (protocol, gate), client in zip(gates.items(), clients, strict=True):
         traces.check_traces(report, protocol, client, bench.sink, bench.origin)
-    received = sum(client.received for client in clients)
-    tunnelled = sum(client.tunnelled for client in clients)
-    metrics.check_totals(
-        report,
-        prometheus,
-        {
-            (PAGES, "upstream_to_client"): received,
-            (MESSAGES, "client_to_upstream"): tunnelled,
-            (MESSAGES, "upstream_to_client"): tunnelled,
-        },
-    )
+    counted = sum((client.counted for client in clients), Counter())
+    directions = [(PAGES, "upstream_to_client")]
+    directions += [
+        (rule, way) for rule in [MESSAGES, HELD] for way in ["client_to_upstream", "upstream_to_client"]
+    ]
+    metrics.check_totals(report, prometheus, {(rule, way): counted[rule] for rule, way in directions})
     metrics.check_with_promtool(report, options.root, gates["grpc"].metrics())
     for protocol, gate in gates.items():
         report.check(f"{protocol}: no span was dropped", gate.has_dropped_nothing)
@@ -156,7 +150,7 @@ class Bench:
     def __init__(self, options: argparse.Namespace, work: Path) -> None:
         self.options, self.work = options, work
         self.programs: list[Program] = []
-        self.origin, self.echo, self.sink = Origin(), Echo(), Sink()
+        self.origin, self.echo, self.held_echo, self.sink = Origin(), Echo(), Echo(), Sink()
         self.ports = {"grpc": free_port(), "http/protobuf": free_port()}
 
     def start_peers(self) -> None:
@@ -212,12 +206,12 @@ class Bench:
         return certificate, key
 
     def policy(self, more: list[str] = []) -> str:
-        """A rule for plain requests, one for tunnels, one for names that are not there, and more."""
-        loopback = ["127.0.0.0/8"]
-        echo = self.echo.server_address[1]
+        """A rule for each service, one for names that are not there, and more."""
+        ports = {PAGES: self.origin, MESSAGES: self.echo, HELD: self.held_echo}
         rules = [
-            {"name": PAGES, "hosts": [ALLOWED], "ports": [self.origin.server_port], "addresses": loopback},
-            {"name": MESSAGES, "hosts": [ALLOWED], "ports": [echo], "addresses": loopback},
+            {"name": name, "hosts": [ALLOWED], "ports": [peer.server_address[1]], "addresses": ["127.0.0.0/8"]}
+            for name, peer in ports.items()
+        ] + [
             {"name": "missing", "hosts": [MISSING], "ports": ["*"]},
         ]
         return json.dumps({"rules": rules + [{"name": name, "hosts": [f"{name}.test"]} for name in more]})
@@ -264,7 +258,8 @@ class Bench:
         return Gate(self.start("trouble", [str(self.options.outgate)], settings))
 
     def client_of(self, gate: Gate) -> Client:
-        return Client(gate.proxy, self.origin.server_port, self.echo.server_address[1])
+        ports = [peer.server_address[1] for peer in [self.origin, self.echo, self.held_echo]]
+        return Client(gate.proxy, *ports)
 
     def start_prometheus(self, targets: list[str]) -> metrics.Prometheus:
         config = {

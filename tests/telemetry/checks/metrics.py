@@ -8,6 +8,7 @@ import urllib.request
 from pathlib import Path
 
 from .processes import eventually
+from .traffic import HELD
 from .report import Report, same
 
 
@@ -74,8 +75,8 @@ def check_live(report: Report, prometheus: Prometheus, held: int) -> None:
         return ", ".join(f"{reason} {value:.0%}" for reason, value in sorted(shares.items()))
 
     def growing_bytes() -> str:
-        # Nothing but the held tunnels' own bytes would show in a counter that waits for their end.
-        rate = prometheus.value('sum(rate(outgate_copied_bytes_total{kind="connect"}[10s]))')
+        # None of this rule's tunnels ends before the load does.
+        rate = prometheus.value(f'sum(rate(outgate_copied_bytes_total{{rule="{HELD}"}}[10s]))')
         assert rate > 0, rate
         return f"{rate:.0f} bytes a second"
 

@@ -4,24 +4,27 @@ import random
 import socket
 import threading
 import time
+from collections import Counter
 
 from .peers import BODY
 
 TRACE_STATE = "vendor=opaque,other=1"
 # Answered by the test's name server; `.invalid` is not (RFC 2606).
 ALLOWED, REFUSED, MISSING = "allowed.test", "refused.test", "missing.invalid"
+# The rules by name: for plain requests, for tunnels, and for those that stay open.
+PAGES, MESSAGES, HELD = "pages", "messages", "held"
 
 
 class Client:
     """Talks to one gateway."""
 
-    def __init__(self, proxy: str, origin: int, echo: int) -> None:
+    def __init__(self, proxy: str, origin: int, echo: int, held_echo: int) -> None:
         host, port = proxy.rsplit(":", 1)
         self.address = (host, int(port))
-        self.origin, self.echo = origin, echo
+        self.origin, self.echo, self.held_echo = origin, echo, held_echo
         self.held: list[socket.socket] = []
-        self.received = 0
-        self.tunnelled = 0
+        # Bytes each way, by rule.
+        self.counted = Counter[str]()
 
     def connect(self) -> socket.socket:
         connection = socket.create_connection(self.address, timeout=10)
@@ -38,7 +41,7 @@ class Client:
                 status, length = read_head(answers)
                 answers.read(length)
                 if status == 200:
-                    self.received += len(BODY)
+                    self.counted[PAGES] += len(BODY)
         return status
 
     def tunnel(self, target: str, traceparent: str | None = None) -> tuple[int, socket.socket]:
@@ -56,19 +59,19 @@ class Client:
         status, connection = self.tunnel(f"{ALLOWED}:{self.echo}", traceparent)
         assert status == 200, status
         with connection:
-            self.exchange(connection, data)
+            self.exchange(connection, data, MESSAGES)
 
-    def exchange(self, connection: socket.socket, data: bytes) -> None:
+    def exchange(self, connection: socket.socket, data: bytes, rule: str) -> None:
         connection.sendall(data)
         left = len(data)
         while left:
             left -= len(connection.recv(left))
-        self.tunnelled += len(data)
+        self.counted[rule] += len(data)
 
     def hold(self, count: int) -> None:
         """Opens tunnels and keeps them open."""
         for _ in range(count):
-            status, connection = self.tunnel(f"{ALLOWED}:{self.echo}")
+            status, connection = self.tunnel(f"{ALLOWED}:{self.held_echo}")
             assert status == 200, status
             self.held.append(connection)
 
@@ -81,7 +84,7 @@ class Client:
         assert self.get(times=5) == 200
         self.through_tunnel(b"t" * 5000)
         for connection in self.held:
-            self.exchange(connection, b"h" * 500)
+            self.exchange(connection, b"h" * 500, HELD)
         assert self.get(host=REFUSED) == 403
         status, connection = self.tunnel(f"{ALLOWED}:1")
         connection.close()
