@@ -10,7 +10,7 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
-from . import metrics, traces
+from . import dashboard, metrics, traces
 from .peers import Echo, Origin, Sink
 from .processes import Program, answers, eventually, free_port
 from .report import Report
@@ -59,31 +59,28 @@ def parse() -> argparse.Namespace:
 
 def run(options: argparse.Namespace, bench: "Bench", report: Report) -> None:
     gates = {protocol: bench.start_gate(protocol) for protocol in ["grpc", "http/protobuf"]}
-    scraped = list(gates.values())
-    if options.picture:
-        scraped.append(bench.start_gate_in_trouble())
-    prometheus = bench.start_prometheus([gate.admin for gate in scraped])
+    troubled = bench.start_gate_in_trouble()
+    prometheus = bench.start_prometheus([gate.admin for gate in [*gates.values(), troubled]])
+    panels = options.root / "deploy/grafana/outgate.json"
     clients = [bench.client_of(gate) for gate in gates.values()]
     for client in clients:
         client.hold(HELD_TUNNELS)
     load = Load(clients, pause_seconds=0.3)
     seconds = PICTURED_SECONDS if options.picture else TRAFFIC_SECONDS
-    troubles = [Trouble(gate, bench.client_of(gate), seconds) for gate in scraped[len(gates) :]]
+    trouble = Trouble(troubled, bench.client_of(troubled), seconds)
     try:
         change_policy(report, bench, prometheus, seconds, len(gates))
         metrics.check_live(report, prometheus, HELD_TUNNELS * len(clients))
         metrics.check_scrape(report, prometheus)
         metrics.check_rules(report, prometheus)
-        metrics.check_dashboard(report, prometheus, options.root / "deploy/grafana/outgate.json")
+        dashboard.check_run(report, prometheus, panels, seconds, HELD_TUNNELS * len(clients))
         if options.picture:
             from . import picture
 
-            dashboard = options.root / "deploy/grafana/outgate.json"
-            picture.draw(prometheus, dashboard, options.picture, PICTURED_SECONDS)
+            picture.draw(prometheus, panels, options.picture, PICTURED_SECONDS)
     finally:
         load.stop()
-        for trouble in troubles:
-            trouble.join()
+        trouble.join()
     for client in clients:
         client.release()
     for (protocol, gate), client in zip(gates.items(), clients, strict=True):
@@ -95,6 +92,7 @@ def run(options: argparse.Namespace, bench: "Bench", report: Report) -> None:
     ]
     metrics.check_totals(report, prometheus, {(rule, way): counted[rule] for rule, way in directions})
     metrics.check_with_promtool(report, options.root, gates["grpc"].metrics())
+    dashboard.check_numbers(report, panels, options.root / "tests/telemetry/dashboard_test.yaml", bench.work)
     for protocol, gate in gates.items():
         report.check(f"{protocol}: no span was dropped", gate.has_dropped_nothing)
 
@@ -255,7 +253,7 @@ class Bench:
 
     def start_gate_in_trouble(self) -> Gate:
         settings = self.settings() | Trouble.settings(nowhere=f"http://127.0.0.1:{free_port()}")
-        return Gate(self.start("trouble", [str(self.options.outgate)], settings))
+        return Gate(self.start("trouble", Trouble.command(self.options.outgate), settings))
 
     def client_of(self, gate: Gate) -> Client:
         ports = [peer.server_address[1] for peer in [self.origin, self.echo, self.held_echo]]

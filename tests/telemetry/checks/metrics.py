@@ -1,15 +1,14 @@
-"""What Prometheus says of the gateway: PromQL, the rules it loaded, and the queries of the dashboard."""
+"""What Prometheus and promtool say of the gateway: PromQL, and the rules."""
 
 import json
-import math
 import subprocess
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
 from .processes import eventually
-from .traffic import HELD
 from .report import Report, same
+from .traffic import HELD
 
 
 class Prometheus:
@@ -133,44 +132,8 @@ def check_rules(report: Report, prometheus: Prometheus) -> None:
     report.check("rules evaluate on real series", rules)
 
 
-def check_dashboard(report: Report, prometheus: Prometheus, dashboard: Path) -> None:
-    """Every query of the dashboard is understood, and shows something."""
-    for title, _, expression in queries(dashboard):
-
-        def shows(expression: str = expression) -> str:
-            samples = prometheus.query(expression)
-            assert samples, f"no series: {expression}"
-            # Quantiles of nothing are not a number; some series of a panel may have had no traffic.
-            assert any(math.isfinite(value) for _, value in samples), (expression, samples)
-            return f"{len(samples)} series"
-
-        report.check(f"dashboard: {title}", shows)
-
-
-def queries(dashboard: Path) -> list[tuple[str, str, str]]:
-    """Title, legend and expression of every query, its variables set as in a browser."""
-    panels = json.loads(dashboard.read_text())["panels"]
-    found = []
-    for panel in panels:
-        for target in panel.get("targets", []):
-            expression = target["expr"]
-            for variable, value in {"$job": ".+", "$instance": ".+", "$__rate_interval": "20s"}.items():
-                expression = expression.replace(variable, value)
-            assert "$" not in expression, expression
-            found.append((panel["title"], target["legendFormat"], expression))
-    return found
-
-
 def check_with_promtool(report: Report, root: Path, metrics: str) -> None:
     """promtool's opinion of the metrics, the rules and their tests."""
-
-    def promtool(*arguments: str, given: str | None = None) -> str:
-        done = subprocess.run(
-            ["promtool", *arguments], input=given, capture_output=True, text=True, timeout=120, check=False
-        )
-        said = (done.stdout + done.stderr).strip()
-        assert done.returncode == 0, said
-        return said
 
     def metrics_are_sound() -> str:
         same(promtool("check", "metrics", given=metrics), "", "what promtool says")
@@ -183,3 +146,13 @@ def check_with_promtool(report: Report, root: Path, metrics: str) -> None:
     )
     cases = root / "tests/telemetry/rules_test.yaml"
     report.check("promtool test rules", lambda: promtool("test", "rules", str(cases)).split("\n")[-1].strip())
+
+
+def promtool(*arguments: str, given: str | None = None) -> str:
+    """What promtool says; it fails where promtool does."""
+    done = subprocess.run(
+        ["promtool", *arguments], input=given, capture_output=True, text=True, timeout=120, check=False
+    )
+    said = (done.stdout + done.stderr).strip()
+    assert done.returncode == 0, said
+    return said

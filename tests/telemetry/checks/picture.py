@@ -13,7 +13,8 @@ import matplotlib.pyplot as plot
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from .metrics import Prometheus, queries
+from .dashboard import queries
+from .metrics import Prometheus
 
 MOST_COLUMNS = 4
 BACKGROUND, PANEL, TEXT, FAINT, GRID = "#111217", "#181b1f", "#ccccdc", "#7b8087", "#2c3235"

@@ -1,7 +1,8 @@
-"""A gateway in trouble, for a picture of it: full, without its collector, and then on its way out."""
+"""A gateway in trouble: full, without its collector or a reader of its log, and then on its way out."""
 
 import threading
 import time
+from pathlib import Path
 
 from .traffic import Client
 
@@ -23,6 +24,11 @@ class Trouble:
         self.thread.start()
 
     @staticmethod
+    def command(outgate: Path) -> list[str]:
+        """Whoever reads its log leaves as soon as the addresses are known."""
+        return ["bash", "-c", """exec "$0" > >(exec sed --unbuffered '/"listener":"admin"/q')""", str(outgate)]
+
+    @staticmethod
     def settings(nowhere: str) -> dict[str, str]:
         return {
             "OUTGATE_ALLOW": "allowed.test:*",
@@ -30,6 +36,7 @@ class Trouble:
             "OUTGATE_MAX_CONNECTIONS": str(PLACES),
             "OUTGATE_DRAIN_TIMEOUT": "10m",
             "OTEL_EXPORTER_OTLP_ENDPOINT": nowhere,
+            "OTEL_BSP_SCHEDULE_DELAY": "200",
         }
 
     def run(self) -> None:
