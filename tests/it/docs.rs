@@ -68,7 +68,7 @@ fn the_readme_has_exactly_the_reasons_with_status_and_token() {
 }
 
 #[tokio::test]
-async fn the_readme_has_exactly_the_metrics() {
+async fn the_readme_has_exactly_the_metrics_with_their_types_and_labels() {
     let origin = Origin::answering("").await;
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
     // Families without a series are not shown, so each gets one.
@@ -77,15 +77,51 @@ async fn the_readme_has_exactly_the_metrics() {
     proxy
         .tunnel(&format!("origin.test:{}", origin.port()))
         .await;
-    let metrics = proxy.metrics().await;
-    let real: BTreeSet<_> = metrics
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
-        .filter(|name| name.starts_with("outgate_"))
+    let documented: BTreeSet<_> = table("metric")
+        .into_iter()
+        .map(|row| {
+            let (kind, labels) = row[1].split_once(": ").unwrap_or((&row[1], ""));
+            let labels = labels.split(", ").filter(|label| !label.is_empty());
+            described(&row[0], kind, labels)
+        })
         .collect();
-    let rows = table("metric");
-    let documented: BTreeSet<_> = rows.iter().map(|row| row[0].as_str()).collect();
-    assert_eq!(documented, real);
+    assert_eq!(documented, families(&proxy.metrics().await));
+}
+
+/// The gateway's own families in an exposition.
+fn families(metrics: &str) -> BTreeSet<String> {
+    let types = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    types
+        .filter(|(name, _)| name.starts_with("outgate_"))
+        .flat_map(|(name, kind)| {
+            let sample = match kind {
+                "histogram" => format!("{name}_bucket"),
+                _ => name.to_owned(),
+            };
+            let series = metrics.lines().filter_map(move |line| {
+                let labels = line.strip_prefix(&sample)?.rsplit_once(' ')?.0;
+                let braced = labels
+                    .strip_prefix('{')
+                    .and_then(|text| text.strip_suffix('}'));
+                braced.or(Some(labels).filter(|text| text.is_empty()))
+            });
+            series.map(move |labels| {
+                // No value here has a comma in it.
+                let names = labels
+                    .split(',')
+                    .filter_map(|label| label.split('=').next());
+                let names = names.filter(|label| !["", "le"].contains(label));
+                described(name, kind, names)
+            })
+        })
+        .collect()
+}
+
+fn described<'a>(name: &str, kind: &str, labels: impl Iterator<Item = &'a str>) -> String {
+    let labels: BTreeSet<_> = labels.collect();
+    format!("{name} {kind} {labels:?}")
 }
 
 #[test]
