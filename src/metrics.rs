@@ -113,7 +113,7 @@ impl Metrics {
         &self.requests.duration[kind as usize][outcome as usize]
     }
 
-    /// Counts a connection that never got to a request.
+    /// Counts a connection that is closed for want of a place or of a head that can be read.
     pub fn count_rejected(&self, reason: Reason) {
         self.connections
             .rejected

@@ -33,7 +33,7 @@ impl Connections {
         let total = build.counters("connections_total", "Connections accepted.", &["listener"])?;
         let rejected = build.counters(
             "connections_rejected_total",
-            "Connections closed before a request was read from them.",
+            "Connections closed for want of a place, or for a request head, the first or a later one, that could not be read in time or at all.",
             &["reason"],
         )?;
         // Shown from the start: of a counter that appears at one, no increase is ever seen.
