@@ -55,14 +55,9 @@ pub(crate) async fn forward(
 ) -> Result<Answer, Failure> {
     let (mut head, content) = request.into_parts();
     let target = target(&head.uri)?;
+    let asked = target_of_origin(&head);
     record.set_target(target.clone());
-    let permit = connection.authorize(
-        &target,
-        Access::Forward {
-            path: head.uri.path(),
-        },
-        record,
-    )?;
+    let permit = connection.authorize(&target, Access::Forward { path: asked.path() }, record)?;
     if let Some(answer) = end_here(&mut head)? {
         record.answered(answer.status());
         return Ok(Answer::Own(answer));
@@ -70,7 +65,7 @@ pub(crate) async fn forward(
     let traffic = record
         .count_traffic()
         .ok_or_else(|| Failure::new(Reason::Internal, "a request without a rule"))?;
-    let (head, switching) = to_upstream(connection, head, &content, &target)?;
+    let (head, switching) = to_upstream(connection, head, &content, &target, asked)?;
     let body = request_body(connection, content, &head, &traffic);
     let exchange = Exchange {
         connection,
@@ -93,6 +88,28 @@ fn target(uri: &Uri) -> Result<Target, Failure> {
         ));
     };
     Target::from_absolute(scheme, authority.as_str()).map_err(Failure::bad_request)
+}
+
+/// The request target that the origin is sent, which is the one that is judged.
+fn target_of_origin(head: &Parts) -> Uri {
+    if head.method == Method::OPTIONS && is_without_path(&head.uri) {
+        // RFC 9112 §3.2.4. No rule for a path admits it.
+        return Uri::from_static("*");
+    }
+    // RFC 9110 §7.7: path and query as they came. With a fragment right behind the authority the path is
+    // shown as `/`, and written as nothing.
+    let path = head.uri.path_and_query();
+    let path = path.filter(|path| path.as_str() != "/").cloned();
+    Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
+}
+
+/// Whether an absolute URI ends with its authority, which its parser does not tell from one that ends with `/`.
+///
+/// It keeps the parts where they were received, and shows a `/` from elsewhere for a path that was not.
+fn is_without_path(uri: &Uri) -> bool {
+    let authority = uri.authority().map(|authority| authority.as_str());
+    let received_at = authority.map(|authority| authority.as_bytes().as_ptr_range().end);
+    received_at != Some(uri.path().as_ptr()) && uri.query().is_none()
 }
 
 /// Answers a `TRACE` or `OPTIONS` whose `Max-Forwards` is used up (RFC 9110 §7.6.2).
@@ -138,6 +155,7 @@ fn to_upstream(
     mut head: Parts,
     content: &Incoming,
     target: &Target,
+    asked: Uri,
 ) -> Result<(Parts, Option<Box<str>>), Failure> {
     let version = head.version;
     let mut hop = headers::take_hop_by_hop(&mut head.headers);
@@ -152,16 +170,7 @@ fn to_upstream(
     headers::append_via(&mut head.headers, version, &connection.proxy.via);
     let upgrades = hop.upgrade.is_some();
     headers::put_hop_by_hop(&mut head.headers, hop);
-    head.uri = if head.method == Method::OPTIONS && connection.progress.asks_for_asterisk() {
-        // RFC 9112 §3.2.4.
-        Uri::from_static("*")
-    } else {
-        // RFC 9110 §7.7: path and query as they came. With a fragment right behind the authority the path is
-        // shown as `/`, and written as nothing.
-        let path = head.uri.path_and_query();
-        let path = path.filter(|path| path.as_str() != "/").cloned();
-        Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
-    };
+    head.uri = asked;
     head.version = Version::HTTP_11;
     let switching = upgrades.then(|| head.uri.path().into());
     Ok((head, switching))

@@ -40,8 +40,6 @@ pub(crate) struct Progress {
     uploading: AtomicBool,
     /// Whether the client speaks HTTP/1.0, to which a close can mean the end of a response.
     http_10: AtomicBool,
-    /// Whether that head is an `OPTIONS` of a URI without a path.
-    asterisk: AtomicBool,
     /// Whether the client has closed its side.
     finished: AtomicBool,
     /// Whether everything written so far has been taken by the socket.
@@ -89,7 +87,6 @@ impl Progress {
             head_begun: AtomicBool::new(false),
             uploading: AtomicBool::new(false),
             http_10: AtomicBool::new(false),
-            asterisk: AtomicBool::new(false),
             finished: AtomicBool::new(false),
             flushed: AtomicBool::new(true),
             dropped_answer: AtomicBool::new(false),
@@ -130,13 +127,6 @@ impl Progress {
         self.served.store(true, Ordering::Relaxed);
         self.head_begun.store(false, Ordering::Relaxed);
         InFlight(Arc::clone(self))
-    }
-
-    /// Whether the head just read was an `OPTIONS` whose URI has no path.
-    ///
-    /// The parser makes `/` of an empty path, so this is read off the bytes (RFC 9112 §3.2.4).
-    pub(crate) fn asks_for_asterisk(&self) -> bool {
-        self.asterisk.load(Ordering::Relaxed)
     }
 
     /// Content of the request in flight begins to stream.
@@ -230,8 +220,6 @@ impl Progress {
             && !self.head_begun.swap(true, Ordering::Relaxed)
         {
             self.restart_clock();
-            self.asterisk
-                .store(is_options_without_path(bytes), Ordering::Relaxed);
         }
     }
 
@@ -308,15 +296,6 @@ impl Drop for InFlight {
         self.0.flushed.store(false, Ordering::Relaxed);
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// `OPTIONS http://authority SP`: no path and no query after the authority.
-fn is_options_without_path(head: &[u8]) -> bool {
-    head.strip_prefix(b"OPTIONS http://").is_some_and(|rest| {
-        rest.iter()
-            .find(|byte| b"/? ".contains(byte))
-            .is_some_and(|byte| *byte == b' ')
-    })
 }
 
 #[cfg(test)]

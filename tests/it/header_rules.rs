@@ -97,14 +97,6 @@ async fn content_length_is_dropped_beside_chunked_and_the_connection_closed_rfc9
 }
 
 #[tokio::test]
-async fn options_of_a_uri_without_path_asks_the_server_itself_rfc9112_3_2_4() {
-    let (seen, _) = forwarded("OPTIONS", "", "").await;
-    assert!(seen.starts_with("OPTIONS * HTTP/1.1\r\n"), "{seen}");
-    let (seen, _) = forwarded("OPTIONS", "/", "").await;
-    assert!(seen.starts_with("OPTIONS / HTTP/1.1\r\n"), "{seen}");
-}
-
-#[tokio::test]
 async fn max_forwards_is_counted_down_rfc9110_7_6_2() {
     let (seen, _) = forwarded("OPTIONS", "/", "Max-Forwards: 3\r\n").await;
     assert_eq!(field(&seen, "max-forwards"), Some("2"));

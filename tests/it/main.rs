@@ -31,6 +31,8 @@ mod explain;
 mod dns;
 // Requests that are none.
 mod bad_input;
+// `OPTIONS` of the server itself, and of nothing that a rule does not name.
+mod asterisk;
 // Requests within requests, on raw bytes against what the upstream received.
 mod smuggling;
 // Clients that mean harm.

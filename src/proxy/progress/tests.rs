@@ -15,23 +15,6 @@ fn a_stall_is_the_fault_of_whoever_is_waited_for() {
 }
 
 #[test]
-fn only_options_of_a_uri_without_path_asks_for_asterisk_rfc9112_3_2_4() {
-    assert!(is_options_without_path(
-        b"OPTIONS http://a.example:8080 HTTP/1.1\r\n"
-    ));
-    assert!(!is_options_without_path(
-        b"OPTIONS http://a.example/ HTTP/1.1\r\n"
-    ));
-    assert!(!is_options_without_path(
-        b"OPTIONS http://a.example?q HTTP/1.1\r\n"
-    ));
-    assert!(!is_options_without_path(
-        b"GET http://a.example HTTP/1.1\r\n"
-    ));
-    assert!(!is_options_without_path(b"OPTIONS http://a.exa"));
-}
-
-#[test]
 fn a_connection_waits_for_its_first_byte_then_a_head_then_the_next_request() {
     let progress = Arc::new(Progress::new());
     assert!(matches!(progress.waiting(), Waiting::First(_)));
