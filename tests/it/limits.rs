@@ -9,6 +9,9 @@ use crate::harness::{
 };
 
 const SHORT: Duration = Duration::from_millis(50);
+/// Many times what a pause of `SHORT` becomes on a busy machine, and less than `PAUSES` of them.
+const LONGER: Duration = Duration::from_secs(1);
+const PAUSES: usize = 25;
 
 #[tokio::test]
 async fn over_the_connection_limit_a_client_is_told_to_retry() {
@@ -171,18 +174,19 @@ async fn an_upload_that_goes_on_is_no_silence_of_the_upstream() {
     .await;
     let proxy = TestProxy::builder()
         .allow("origin.test:*")
-        .with(|config| config.response_timeout = SHORT * 4)
+        .with(|config| config.response_timeout = LONGER)
         .start()
         .await;
     let mut client = proxy.connect().await;
     let port = origin.port();
-    let head =
-        format!("PUT http://origin.test:{port}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n");
+    let head = format!(
+        "PUT http://origin.test:{port}/ HTTP/1.1\r\nHost: x\r\nContent-Length: {PAUSES}\r\n\r\n"
+    );
     send(&mut client, head.as_bytes()).await;
     // In all longer than the timeout, each byte well within it.
-    for byte in b"0123456789" {
+    for _ in 0..PAUSES {
         tokio::time::sleep(SHORT).await;
-        send(&mut client, &[*byte]).await;
+        send(&mut client, b"x").await;
     }
     assert!(read_head(&mut client).await.starts_with("HTTP/1.1 200 "));
 }
@@ -191,7 +195,7 @@ async fn an_upload_that_goes_on_is_no_silence_of_the_upstream() {
 async fn a_tunnel_is_idle_only_when_neither_side_sends() {
     let origin = Origin::scripted(|mut stream, _| async move {
         // One-way traffic, longer in all than the timeout.
-        for _ in 0..10 {
+        for _ in 0..PAUSES {
             send(&mut stream, b"x").await;
             tokio::time::sleep(SHORT).await;
         }
@@ -200,13 +204,13 @@ async fn a_tunnel_is_idle_only_when_neither_side_sends() {
     .await;
     let proxy = TestProxy::builder()
         .allow("origin.test:*")
-        .with(|config| config.idle_timeout = SHORT * 4)
+        .with(|config| config.idle_timeout = LONGER)
         .start()
         .await;
     let mut client = proxy
         .tunnel(&format!("origin.test:{}", origin.port()))
         .await;
-    within(client.read_exact(&mut [0; 10])).await.unwrap();
+    within(client.read_exact(&mut [0; PAUSES])).await.unwrap();
     // And now nothing: it ends.
     assert!(within(client.read(&mut [0])).await.is_err());
     proxy
