@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
@@ -19,9 +20,11 @@ use opentelemetry_otlp::{
     Compression, ExporterBuildError, SpanExporter, WithExportConfig, WithHttpConfig,
     WithTonicConfig,
 };
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use opentelemetry_sdk::trace::SpanExporter as _;
+use prost::Message;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -55,11 +58,15 @@ pub enum TraceError {
     Thread(#[from] std::io::Error),
 }
 
-/// An exporter as configured. It connects when there is something to export.
-pub(super) fn exporter(settings: &Tracing) -> Result<SpanExporter, TraceError> {
+/// An exporter as configured. It connects when there is something to export. Of spans that the collector says it
+/// took some of, those it did not are noted in `rejected`.
+pub(super) fn exporter(
+    settings: &Tracing,
+    rejected: &Arc<AtomicU64>,
+) -> Result<SpanExporter, TraceError> {
     let mut exporter = match settings.protocol {
         Protocol::Grpc => over_grpc(settings)?,
-        Protocol::HttpProtobuf => over_http(settings)?,
+        Protocol::HttpProtobuf => over_http(settings, rejected)?,
     };
     let resource = settings.resource.iter().cloned();
     let resource = Resource::builder_empty()
@@ -95,7 +102,7 @@ fn over_grpc(settings: &Tracing) -> Result<SpanExporter, TraceError> {
     Ok(builder.build()?)
 }
 
-fn over_http(settings: &Tracing) -> Result<SpanExporter, TraceError> {
+fn over_http(settings: &Tracing, rejected: &Arc<AtomicU64>) -> Result<SpanExporter, TraceError> {
     let headers = settings.headers.iter();
     let headers = headers.map(|(name, value)| {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -103,7 +110,7 @@ fn over_http(settings: &Tracing) -> Result<SpanExporter, TraceError> {
     });
     let mut builder = SpanExporter::builder()
         .with_http()
-        .with_http_client(DirectClient::new(settings)?)
+        .with_http_client(DirectClient::new(settings, Arc::clone(rejected))?)
         .with_endpoint(settings.endpoint.to_string())
         .with_timeout(settings.timeout)
         .with_headers(headers.collect());
@@ -114,11 +121,16 @@ fn over_http(settings: &Tracing) -> Result<SpanExporter, TraceError> {
 }
 
 /// An HTTP client that goes to the collector and nowhere else.
+///
+/// What the collector answers is read here as well: the exporter would take any 200 for a success.
 #[derive(Debug)]
-struct DirectClient(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+struct DirectClient {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    rejected: Arc<AtomicU64>,
+}
 
 impl DirectClient {
-    fn new(settings: &Tracing) -> Result<Self, TraceError> {
+    fn new(settings: &Tracing, rejected: Arc<AtomicU64>) -> Result<Self, TraceError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls =
             ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
@@ -131,18 +143,35 @@ impl DirectClient {
             .https_or_http()
             .enable_http1()
             .build();
-        Ok(Self(Client::builder(TokioExecutor::new()).build(connector)))
+        Ok(Self {
+            client: Client::builder(TokioExecutor::new()).build(connector),
+            rejected,
+        })
     }
 }
 
 #[async_trait::async_trait]
 impl HttpClient for DirectClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let response = self.0.request(request.map(Full::new)).await?;
+        let response = self.client.request(request.map(Full::new)).await?;
         let (head, content) = response.into_parts();
         let content = Limited::new(content, LONGEST_ANSWER).collect().await?;
-        Ok(Response::from_parts(head, content.to_bytes()))
+        let content = content.to_bytes();
+        if head.status.is_success() {
+            let rejected = rejected_spans(&content)?;
+            self.rejected.fetch_add(rejected, Ordering::Relaxed);
+        }
+        Ok(Response::from_parts(head, content))
     }
+}
+
+/// Spans that an export did not get in (OTLP 1.x, *Partial Success*). Whoever answers with something else is no
+/// collector of traces.
+fn rejected_spans(content: &[u8]) -> Result<u64, HttpError> {
+    let answer = ExportTraceServiceResponse::decode(content)
+        .map_err(|error| format!("the answer is none of a collector of traces: {error}"))?;
+    let rejected = answer.partial_success.map_or(0, |part| part.rejected_spans);
+    Ok(u64::try_from(rejected).unwrap_or(0))
 }
 
 fn authorities(path: &PathBuf) -> Result<RootCertStore, TraceError> {

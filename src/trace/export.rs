@@ -5,6 +5,7 @@
 //! left, its requests go first, and spans are dropped.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use opentelemetry::InstrumentationScope;
@@ -36,6 +37,10 @@ pub(super) struct Export {
     timeout: Duration,
     filled: Arc<Notify>,
     dropped: IntCounter,
+    /// Spans that the collector did not take of an export that succeeded.
+    rejected: Arc<AtomicU64>,
+    /// Whether it has rejected some, and that was told.
+    rejects: bool,
     /// How long the next failure is waited out; none while the collector takes spans.
     pause: Option<Duration>,
 }
@@ -80,8 +85,9 @@ impl Export {
         filled: Arc<Notify>,
         dropped: IntCounter,
     ) -> Result<Self, TraceError> {
+        let rejected = Arc::default();
         Ok(Self {
-            exporter: collector::exporter(settings)?,
+            exporter: collector::exporter(settings, &rejected)?,
             scope: InstrumentationScope::builder("outgate")
                 .with_version(env!("CARGO_PKG_VERSION"))
                 .build(),
@@ -91,6 +97,8 @@ impl Export {
             timeout: settings.timeout.min(settings.export_timeout),
             filled,
             dropped,
+            rejected,
+            rejects: false,
             pause: None,
         })
     }
@@ -153,6 +161,7 @@ impl Export {
             if self.pause.take().is_some() {
                 tracing::info!("the collector takes spans again");
             }
+            self.count_rejected(count as u64);
             return true;
         };
         self.dropped.inc_by(count as u64);
@@ -166,5 +175,16 @@ impl Export {
         let pause = self.pause.map_or(FIRST_PAUSE, |pause| pause * 2);
         self.pause = Some(pause.min(LONGEST_PAUSE));
         false
+    }
+
+    /// Counts what the collector did not take of so many spans.
+    fn count_rejected(&mut self, exported: u64) {
+        let rejected = self.rejected.swap(0, Ordering::Relaxed).min(exported);
+        self.dropped.inc_by(rejected);
+        let rejects = rejected > 0;
+        if rejects && !self.rejects {
+            tracing::warn!(rejected, exported, "the collector rejects spans");
+        }
+        self.rejects = rejects;
     }
 }

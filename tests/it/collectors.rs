@@ -1,13 +1,18 @@
 use std::time::{Duration, Instant};
 
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceResponse,
+};
 use outgate::config::Protocol;
 use outgate::drain::Stop;
+use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::harness::collector::{self, settings};
 use crate::harness::vacant::Vacant;
-use crate::harness::{TestProxy, connect_head, within};
+use crate::harness::{PATIENCE, TestProxy, any_port, connect_head, field, read_head, send, within};
 
 /// How a collector can go wrong.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +22,8 @@ enum Wrong {
     Refuses,
     Garbage,
     Endless,
+    /// A success by its status, and no answer of a collector.
+    Lies,
 }
 
 /// Takes the spans at an address, and goes wrong; one that is down leaves it as it was.
@@ -36,6 +43,7 @@ fn go_wrong(at: Vacant, wrong: Wrong) -> Option<Vacant> {
                 Wrong::Refuses => b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n",
                 Wrong::Garbage => b"\x00\xffgarbage\r\n\r\n",
                 Wrong::Endless => b"HTTP/1.1 200 OK\r\n\r\n",
+                Wrong::Lies => b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nwelcome",
             };
             tokio::spawn(async move {
                 let _ = stream.read(&mut [0; 4096]).await;
@@ -78,7 +86,7 @@ async fn costs_no_request(wrong: Wrong, protocol: Protocol) {
     // The queue is full and a batch, whole or not, is with the collector; or nothing waits.
     let kept = match wrong {
         Wrong::Hangs => QUEUE + 1..=QUEUE + BATCH,
-        Wrong::Down | Wrong::Refuses | Wrong::Garbage | Wrong::Endless => 0..=0,
+        Wrong::Down | Wrong::Refuses | Wrong::Garbage | Wrong::Endless | Wrong::Lies => 0..=0,
     };
     let lines: Vec<_> = kept
         .map(|kept| format!("outgate_spans_dropped_total {}", REQUESTS - kept))
@@ -100,6 +108,7 @@ async fn a_collector_that_goes_wrong_costs_no_request_and_its_spans_are_counted(
         Wrong::Refuses,
         Wrong::Garbage,
         Wrong::Endless,
+        Wrong::Lies,
     ] {
         for protocol in [Protocol::HttpProtobuf, Protocol::Grpc] {
             running.spawn(costs_no_request(wrong, protocol));
@@ -128,4 +137,39 @@ async fn a_collector_that_is_back_gets_spans_again() {
     });
     proxy.ask(&connect_head("evil.test:443")).await;
     assert_eq!(within(spans.recv()).await.unwrap().name, "CONNECT");
+}
+
+#[tokio::test]
+async fn spans_that_a_collector_rejects_are_counted() {
+    let listener = TcpListener::bind(any_port()).await.unwrap();
+    let mut tracing = settings(&format!("http://{}/", listener.local_addr().unwrap()));
+    tracing.max_export_batch_size = 4;
+    // Longer than any test: the batch is exported when it is whole.
+    tracing.schedule_delay = PATIENCE * 4;
+    let export = tokio::spawn(async move {
+        let mut stream = listener.accept().await.unwrap().0;
+        let head = read_head(&mut stream).await;
+        let length = field(&head, "content-length").unwrap().parse().unwrap();
+        within(stream.read_exact(&mut vec![0; length]))
+            .await
+            .unwrap();
+        let partial_success = Some(ExportTracePartialSuccess {
+            rejected_spans: 3,
+            error_message: "too old".to_owned(),
+        });
+        let answer = ExportTraceServiceResponse { partial_success }.encode_to_vec();
+        let length = answer.len();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+        send(&mut stream, &[head.as_bytes(), &answer].concat()).await;
+        stream
+    });
+    let proxy = TestProxy::builder()
+        .with(|config| config.tracing = Some(tracing))
+        .start()
+        .await;
+    for _ in 0..4 {
+        proxy.ask(&connect_head("evil.test:443")).await;
+    }
+    proxy.shows("outgate_spans_dropped_total 3").await;
+    drop(within(export).await.unwrap());
 }
