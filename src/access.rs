@@ -257,7 +257,7 @@ impl AccessRecord {
             target: "access",
             {
             http.request.method = self.method.as_str(),
-            server.address = self.target.as_ref().map(|target| display(target.host())),
+            server.address = self.target.as_ref().map(|target| display(target.host().without_brackets())),
             server.port = self.target.as_ref().map(Target::port),
             client.address = %self.client.ip(),
             client.port = self.client.port(),

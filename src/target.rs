@@ -6,6 +6,7 @@
 
 mod name;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -40,6 +41,17 @@ impl Host {
             return Err(TargetError::BareIpv6);
         }
         name::normalise(text)
+    }
+}
+
+impl Host {
+    /// As telemetry tells an address: without brackets, which OpenTelemetry's conventions do not have.
+    #[must_use]
+    pub fn without_brackets(&self) -> Cow<'_, str> {
+        match self {
+            Self::Name(name) => Cow::Borrowed(name),
+            Self::Address(address) => Cow::Owned(address.to_string()),
+        }
     }
 }
 

@@ -273,7 +273,7 @@ impl TunnelRecord {
         tracing::info!(
             target: "access",
             {
-            server.address = %opening.target.host(),
+            server.address = %opening.target.host().without_brackets(),
             server.port = opening.target.port(),
             client.address = %opening.client.ip(),
             client.port = opening.client.port(),
@@ -295,7 +295,10 @@ impl TunnelRecord {
         span.end("tunnel", move || {
             let opening = &tunnel.opening;
             let told = Attributes::new()
-                .with("server.address", opening.target.host().to_string())
+                .with(
+                    "server.address",
+                    opening.target.host().without_brackets().into_owned(),
+                )
                 .with("server.port", i64::from(opening.target.port()))
                 .with("client.address", opening.client.ip().to_string())
                 .with("client.port", i64::from(opening.client.port()))

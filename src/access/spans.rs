@@ -49,7 +49,7 @@ impl RequestSpans {
             .child(SpanKind::Internal)
             .begun_before(took)
             .end("dns lookup", move || {
-                let name = target.map(|target| target.host().to_string());
+                let name = target.map(|target| target.host().without_brackets().into_owned());
                 let told = Attributes::new().with_some("dns.question.name", name);
                 with_reason(told, result)
             });
@@ -242,7 +242,7 @@ fn with_reason(told: Attributes, result: Reason) -> Attributes {
 fn with_server(told: Attributes, target: Option<&Target>) -> Attributes {
     told.with_some(
         "server.address",
-        target.map(|target| target.host().to_string()),
+        target.map(|target| target.host().without_brackets().into_owned()),
     )
     .with_some("server.port", target.map(|target| i64::from(target.port())))
 }

@@ -11,6 +11,8 @@ mod backlog;
 mod descriptors;
 // Signals, under load.
 mod drain;
+// Which spans are exported, and that they are before the end.
+mod exported;
 // The policy file, from the command line.
 mod policy;
 // What clients hold that do not read.

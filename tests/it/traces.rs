@@ -159,6 +159,16 @@ async fn a_refusal_is_traced_under_the_id_its_client_is_told() {
 }
 
 #[tokio::test]
+async fn an_address_is_told_without_brackets() {
+    let mut collector = Collector::start().await;
+    let proxy = traced_proxy(collector.settings()).await;
+    proxy.ask(&connect_head("[2001:db8::1]:443")).await;
+    let span = collector.spans(1).await.remove(0);
+    assert_eq!(span.get("server.address"), "2001:db8::1");
+    assert_eq!(span.get("server.port"), "443");
+}
+
+#[tokio::test]
 async fn a_failed_step_and_its_request_say_why() {
     let mut collector = Collector::start().await;
     let proxy = traced_proxy(collector.settings()).await;

@@ -97,6 +97,11 @@ impl Collector {
         spans
     }
 
+    /// The spans that have come and were not asked for yet.
+    pub(crate) fn arrived(&mut self) -> Vec<Span> {
+        std::iter::from_fn(|| self.spans.try_recv().ok()).collect()
+    }
+
     /// Whether nothing has come so far.
     pub(crate) fn is_untouched(&mut self) -> bool {
         self.spans.try_recv().is_err()
