@@ -16,6 +16,8 @@ use crate::reason::Reason;
 mod exposition;
 mod family;
 mod label;
+#[cfg(target_os = "linux")]
+mod process;
 mod registry;
 
 pub use exposition::Exposition;
@@ -61,9 +63,7 @@ impl Metrics {
         build.info()?;
         build.registry.register(Box::new(panics::counter()?))?;
         #[cfg(target_os = "linux")]
-        build.registry.register(Box::new(
-            prometheus::process_collector::ProcessCollector::for_self(),
-        ))?;
+        build.registry.register(Box::new(process::Process::new()))?;
         Ok(Self {
             connections: Connections::register(&build)?,
             requests: Requests::register(&build)?,
