@@ -19,10 +19,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 use crate::drain::{Drain, Phase};
 use crate::metrics::{Exposition, ListenerKind, Metrics};
+use crate::proxy::admission::Admission;
 use crate::telemetry::DroppedLines;
 use crate::vital::Vital;
 
@@ -32,6 +32,9 @@ use prompt::Prompt;
 
 /// Connections served at once; a scraper and a few probes need one each.
 const PLACES: usize = 64;
+
+/// Of these, what one address may have: whoever holds more keeps no place from a probe.
+const PLACES_PER_ADDRESS: usize = 16;
 
 /// A probe sends its head at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -127,17 +130,17 @@ pub async fn serve(
     mut drain: Drain,
     answer: Answer,
 ) {
-    let places = Arc::new(Semaphore::new(PLACES));
+    let admission = Admission::new(PLACES, Some(PLACES_PER_ADDRESS));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = drain.reaches(Phase::Over) => return,
         };
-        let Ok((socket, _)) = accepted else {
+        let Ok((socket, client)) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Ok(place) = admission.admit(client.ip(), || None) else {
             continue;
         };
         let counted = metrics.connection(kind);

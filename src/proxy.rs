@@ -32,7 +32,7 @@ use crate::target::{Host, Target};
 use crate::trace::Tracer;
 use crate::tunnels::Tunnels;
 
-mod admission;
+pub(crate) mod admission;
 mod body;
 mod client;
 mod closing;

@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::harness::collector;
 use crate::harness::origin::Origin;
@@ -268,4 +269,23 @@ async fn the_connection_limit_is_shown() {
     // From the start, so that the first rejection is an increase.
     let none = "outgate_connections_rejected_total{reason=\"connection_limit\"} 0";
     proxy.shows(none).await;
+}
+
+#[tokio::test]
+async fn one_address_cannot_keep_the_admin_port_from_another() {
+    let proxy = TestProxy::builder().start().await;
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        held.push(TcpStream::connect(proxy.admin).await.unwrap());
+    }
+    let probe = TcpSocket::new_v4().unwrap();
+    probe.bind(([127, 0, 0, 2], 0).into()).unwrap();
+    let mut probe = probe.connect(proxy.admin).await.unwrap();
+    send(
+        &mut probe,
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+    let answer = read_to_end(&mut probe).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
