@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
 use crate::config::Config;
 use crate::metrics::{End, Metrics};
@@ -49,6 +49,17 @@ pub enum Stop {
 #[derive(Clone, Debug)]
 pub struct Drain {
     phase: watch::Receiver<Phase>,
+    accepting: Arc<watch::Sender<usize>>,
+}
+
+/// Somebody accepts connections; the drain waits until nobody does before it looks who is there.
+#[derive(Debug)]
+pub struct Accepting(Arc<watch::Sender<usize>>);
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.send_modify(|tasks| *tasks -= 1);
+    }
 }
 
 impl Drain {
@@ -56,6 +67,13 @@ impl Drain {
     #[must_use]
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
+    }
+
+    /// Says that connections are accepted, until that is dropped.
+    #[must_use]
+    pub fn accepting(&self) -> Accepting {
+        self.accepting.send_modify(|tasks| *tasks += 1);
+        Accepting(Arc::clone(&self.accepting))
     }
 
     /// Resolves when the phase is reached or passed.
@@ -69,6 +87,7 @@ impl Drain {
 #[derive(Debug)]
 pub struct Drainer {
     phase: watch::Sender<Phase>,
+    accepting: watch::Receiver<usize>,
     delay: Duration,
     timeout: Duration,
     tunnels: Arc<Tunnels>,
@@ -99,16 +118,21 @@ impl Drainer {
     #[must_use]
     pub fn new(config: &Config, tunnels: Arc<Tunnels>, metrics: Arc<Metrics>) -> (Self, Drain) {
         let (sender, receiver) = watch::channel(Phase::Serving);
+        let (tasks, accepting) = watch::channel(0);
         let (delay, timeout) = (config.drain_delay, config.drain_timeout);
         (
             Self {
                 phase: sender,
+                accepting,
                 delay,
                 timeout,
                 tunnels,
                 metrics,
             },
-            Drain { phase: receiver },
+            Drain {
+                phase: receiver,
+                accepting: Arc::new(tasks),
+            },
         )
     }
 
@@ -156,6 +180,9 @@ impl Drainer {
         tokio::time::sleep(self.delay).await;
         self.phase.send_replace(Phase::Closing);
         let deadline = Instant::now() + self.timeout;
+        // Whoever is still to be accepted is to be waited for as well.
+        let mut accepting = self.accepting.clone();
+        let _ = timeout_at(deadline, accepting.wait_for(|tasks| *tasks == 0)).await;
         let shedding_from = deadline - self.timeout / SHEDDING_SHARE;
         let mut looks = tokio::time::interval(LOOK_EVERY);
         // What a late look should have closed is spread over those that are left.

@@ -10,7 +10,7 @@ use crate::config::{Config, ipv4_fallback};
 use crate::metrics::ListenerKind;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
-const BACKLOG: u32 = 4096;
+pub(crate) const BACKLOG: u32 = 4096;
 
 /// The sockets of a gateway, bound and listening.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! The data path: accept → parse → authorise → resolve → connect → relay or forward → account.
 //!
-//! [`serve`] accepts, `connection.rs` is one client's connection, `handle` is one request. A
+//! [`serve`] (`accept.rs`) accepts, `connection.rs` is one client's connection, `handle` is one request. A
 //! failure anywhere below becomes a response in `handle` and nowhere else.
 
 use std::convert::Infallible;
@@ -16,15 +16,15 @@ use futures_util::FutureExt;
 use http::header::CONNECTION;
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
-use crate::access::{AccessRecord, millis};
+use crate::access::AccessRecord;
 use crate::config::Config;
-use crate::drain::{Drain, Phase};
+use crate::drain::Phase;
 use crate::enforced::Enforced;
 use crate::headers::{self, Via};
-use crate::limits::{self, For};
+use crate::limits;
 use crate::metrics::Metrics;
 use crate::policy::Permit;
 use crate::reason::Reason;
@@ -32,6 +32,7 @@ use crate::target::{Host, Target};
 use crate::trace::Tracer;
 use crate::tunnels::Tunnels;
 
+mod accept;
 pub(crate) mod admission;
 mod body;
 mod client;
@@ -50,6 +51,7 @@ mod revoke;
 mod tunnel;
 mod upstream;
 
+pub use accept::serve;
 use admission::Admission;
 use body::ResponseBody;
 pub use connect::Dialer;
@@ -68,11 +70,6 @@ const PROBE_AFTER: Duration = Duration::from_secs(60);
 
 /// Idle upstream connections are looked after this often.
 const POOL_SWEEP_EVERY: Duration = Duration::from_secs(5);
-
-/// First pause after a failed accept; doubled with each further failure.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(5);
-/// The longest pause after a failed accept: descriptors may be free again at any time.
-const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// What every connection shares.
 #[derive(Debug)]
@@ -204,72 +201,6 @@ impl Proxy {
         loop {
             ticks.tick().await;
             self.sweep_idle();
-        }
-    }
-}
-
-/// Accepts connections until the drain closes the listeners.
-pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, mut drain: Drain) {
-    // What is accepted has the listener's options.
-    let _ = tune(&listener);
-    let mut backoff = ACCEPT_BACKOFF;
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = drain.reaches(Phase::Closing) => break,
-        };
-        match accepted {
-            Ok((socket, client)) => {
-                backoff = ACCEPT_BACKOFF;
-                admit(&proxy, socket, client, &drain);
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: connections that end give some back.
-                tracing::warn!(%error, pause_ms = millis(backoff), "cannot accept");
-                tokio::time::sleep(backoff).await;
-                backoff = (backoff * 2).min(ACCEPT_BACKOFF_MAX);
-            }
-        }
-    }
-    // Closing the listener would reset what the kernel has accepted already.
-    while let Some(Ok((socket, client))) = listener.accept().now_or_never() {
-        admit(&proxy, socket, client, &drain);
-    }
-}
-
-/// Serves a connection in a task of its own, or tells it at once that there is no room.
-fn admit(proxy: &Arc<Proxy>, socket: TcpStream, client: SocketAddr, drain: &Drain) {
-    let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-    let by_network = || {
-        let in_force = proxy.enforced.load();
-        in_force.policy().identify(client.ip(), None).name
-    };
-    let admitted = if limits::is_reserved(&socket, For::Client) {
-        // What is kept for later stands in the way of who is here now.
-        proxy.pool.sweep(|_, _| false);
-        Err(Reason::ConnectionLimit)
-    } else {
-        proxy.admission.admit(client.ip(), by_network)
-    };
-    match admitted {
-        Ok(admitted) => {
-            let connection =
-                connection::serve(Arc::clone(proxy), socket, client, drain.clone(), admitted);
-            tokio::spawn(connection);
-        }
-        Err(reason) => {
-            proxy.metrics.count_rejected(reason);
-            // Bounded: without a place even for the refusal, the connection is just closed.
-            let place = proxy.admission.place_for_refusal();
-            let Some(place) = place.filter(|_| !limits::is_reserved(&socket, For::Refusal)) else {
-                return;
-            };
-            let proxy = Arc::clone(proxy);
-            tokio::spawn(async move {
-                let failure = Failure::plain(reason);
-                closing::refuse(&proxy, &socket, client, &failure).await;
-                drop(place);
-            });
         }
     }
 }

@@ -28,7 +28,7 @@ use super::upstream::most_buffered;
 use super::{Proxy, handle, relay};
 use crate::access::{AccessRecord, Detail};
 use crate::drain::{Drain, Phase};
-use crate::metrics::{ActiveGuard, ListenerKind};
+use crate::metrics::ActiveGuard;
 use crate::policy::{Access, Permit};
 use crate::reason::Reason;
 use crate::target::Target;
@@ -94,9 +94,8 @@ pub(super) async fn serve(
     socket: TcpStream,
     client: SocketAddr,
     drain: Drain,
-    admitted: Admitted,
+    held: Held,
 ) {
-    let counted = proxy.metrics.connection(ListenerKind::Proxy);
     proxy.pool.make_room();
     let progress = Arc::new(Progress::new());
     let connection = Arc::new(Connection {
@@ -127,10 +126,6 @@ pub(super) async fn serve(
     drop(parts.service);
     let takeover =
         Arc::into_inner(connection).and_then(|connection| connection.takeover.into_inner());
-    let held = Held {
-        _counted: counted,
-        _admitted: admitted,
-    };
     drop(parts.io);
     // Nobody else has it any more.
     let Some(socket) = Arc::into_inner(socket) else {
@@ -236,6 +231,15 @@ impl Ended {
 pub(crate) struct Held {
     _counted: ActiveGuard,
     _admitted: Admitted,
+}
+
+impl Held {
+    pub(super) fn new(counted: ActiveGuard, admitted: Admitted) -> Self {
+        Self {
+            _counted: counted,
+            _admitted: admitted,
+        }
+    }
 }
 
 /// A connection on which HTTP has ended.

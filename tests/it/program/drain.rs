@@ -9,6 +9,8 @@ use rustix::process::Signal;
 
 use super::{Running, wait_for};
 
+// Who has been accepted by the kernel when the listener closes.
+mod accepted;
 mod in_flight;
 mod origin;
 
