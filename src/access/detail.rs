@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hickory_resolver::net::NetError;
 use hickory_resolver::proto::ProtoError;
+use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RecordType;
 use http::header::InvalidHeaderValue;
 
@@ -42,9 +43,9 @@ pub enum Detail {
     /// What the name servers answered to a query of this type.
     #[error("{0}: {1}")]
     Lookup(RecordType, NetError),
-    /// They answered without an address.
-    #[error("{0}: the answer holds no address")]
-    NoAddress(RecordType),
+    /// They answered without an address, with this code.
+    #[error("{0}: the answer holds no address ({1})")]
+    NoAddress(RecordType, ResponseCode),
     /// They did not answer within this time.
     #[error("no answer within {0:?}")]
     Unanswered(Duration),

@@ -3,32 +3,32 @@
 //! A and AAAA are asked for at once. Names are looked up as absolute, so a name costs one
 //! query of each kind and cannot be completed to another one by a search list.
 
-use std::net::{IpAddr, SocketAddr};
+mod cache;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::{Either, select};
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::{Query, ResponseCode};
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::{Hosts, TokioResolver};
+use tokio::time::{Instant as Deadline, timeout, timeout_at};
+
+use cache::{Answer, Cache, Question};
 
 use super::respond::Failure;
 use crate::access::Detail;
 use crate::reason::Reason;
 
-/// How long to wait for AAAA once A has answered (RFC 8305 §3).
+/// How long to wait for the other family once one has answered (RFC 8305 §3).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
-
-/// Responses kept; each is a few hundred bytes, and an allowlist rarely names more hosts.
-const CACHE_ENTRIES: u64 = 8192;
-
-/// Negative answers without a lifetime of their own are kept this long at most, so that a name
-/// that was just created is soon found.
-const NEGATIVE_MAX_TTL: Duration = Duration::from_secs(30);
 
 /// Where names are looked up.
 #[derive(Debug)]
@@ -45,6 +45,7 @@ pub struct ResolverSettings {
 #[derive(Debug)]
 pub struct Resolver {
     dns: TokioResolver,
+    cache: Cache,
     hosts: Arc<Hosts>,
     search: bool,
     timeout: Duration,
@@ -84,8 +85,8 @@ impl Resolver {
                 ResolverOpts::default(),
             )
         };
-        options.cache_size = CACHE_ENTRIES;
-        options.negative_max_ttl = Some(NEGATIVE_MAX_TTL);
+        // It would keep whole messages, of any size: what is used of them is kept here.
+        options.cache_size = 0;
         // The hosts were handed in; asking the file twice would be a second truth.
         options.use_hosts_file = ResolveHosts::Never;
         // Two tries at least fit into the whole time, so one lost datagram is no failure.
@@ -99,6 +100,7 @@ impl Resolver {
         .map_err(ResolverError::Setup)?;
         Ok(Self {
             dns,
+            cache: Cache::new(),
             hosts: Arc::new(hosts),
             search: settings.search,
             timeout: settings.timeout,
@@ -119,7 +121,7 @@ impl Resolver {
             })
     }
 
-    /// Every address of a name, IPv6 and IPv4 as they were answered.
+    /// The addresses of a name, IPv6 and IPv4 as they were answered; of each family no more than are kept.
     pub(crate) async fn resolve(&self, host: &str) -> Result<Resolved, Failure> {
         let mut name =
             Name::from_ascii(host).map_err(|error| Failure::new(Reason::DnsNotFound, error))?;
@@ -127,61 +129,63 @@ impl Resolver {
             return Ok(resolved);
         }
         name.set_fqdn(!self.search);
-        tokio::time::timeout(self.timeout, self.both_families(name))
-            .await
-            .unwrap_or_else(|_| {
-                let detail = Detail::Unanswered(self.timeout);
-                Err(Failure::new(Reason::DnsTimeout, detail))
-            })
+        self.both_families(name).await
     }
 
     /// Asks for A and AAAA at once; whichever fails, the other one may still serve.
     async fn both_families(&self, name: Name) -> Result<Resolved, Failure> {
-        let v4 = self.lookup(name.clone(), RecordType::A);
-        let v6 = self.lookup(name, RecordType::AAAA);
-        tokio::pin!(v4, v6);
-        let (v4, v6) = tokio::select! {
-            v4 = &mut v4 => {
-                let v6 = if v4.is_ok() {
-                    tokio::time::timeout(RESOLUTION_DELAY, v6).await.ok()
-                } else {
-                    Some(v6.await)
-                };
+        let deadline = Deadline::now() + self.timeout;
+        let v4 = pin!(self.lookup((name.clone(), RecordType::A), deadline));
+        let v6 = pin!(self.lookup((name, RecordType::AAAA), deadline));
+        let (v4, v6) = match select(v4, v6).await {
+            Either::Left((v4, v6)) => {
+                let v6 = other_family(&v4, v6).await;
                 (v4, v6)
             }
-            v6 = &mut v6 => (v4.await, Some(v6)),
+            Either::Right((v6, v4)) => (other_family(&v6, v4).await, v6),
         };
         match (v4, v6) {
-            (Ok(v4), Some(Ok(v6))) => Ok(Resolved {
+            (Ok(v4), Ok(v6)) => Ok(Resolved {
                 valid_until: v4.valid_until.min(v6.valid_until),
                 addresses: v6.addresses.into_iter().chain(v4.addresses).collect(),
             }),
-            (Ok(one), _) | (Err(_), Some(Ok(one))) => Ok(one),
+            (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
             // Both failed: a server that failed says more than a family that has no records.
-            (Err(v4), Some(Err(v6))) if v4.reason == Reason::DnsNotFound => Err(v6),
-            (Err(v4), _) => Err(v4),
+            (Err(v4), Err(v6)) if v4.reason == Reason::DnsNotFound => Err(v6),
+            (Err(v4), Err(_)) => Err(v4),
         }
     }
 
-    async fn lookup(&self, name: Name, family: RecordType) -> Result<Resolved, Failure> {
-        let lookup = self
-            .dns
-            .lookup(name, family)
-            .await
-            .map_err(|error| Failure::new(classify(&error), Detail::Lookup(family, error)))?;
-        let addresses: Vec<_> = lookup
-            .answers()
-            .iter()
-            .filter_map(|record| address(&record.data))
-            .collect();
-        if addresses.is_empty() {
-            let detail = Detail::NoAddress(family);
-            return Err(Failure::new(Reason::DnsNotFound, detail));
+    async fn lookup(&self, question: Question, deadline: Deadline) -> Result<Resolved, Failure> {
+        let family = question.1;
+        let answer = match self.cache.get(&question) {
+            Some(answer) => answer,
+            None => self.ask(question, deadline).await?,
+        };
+        match answer.addresses {
+            Ok(addresses) => Ok(Resolved {
+                addresses: addresses.to_vec(),
+                valid_until: answer.valid_until,
+            }),
+            Err(code) => {
+                let detail = Detail::NoAddress(family, code);
+                Err(Failure::new(Reason::DnsNotFound, detail))
+            }
         }
-        Ok(Resolved {
-            addresses,
-            valid_until: lookup.valid_until(),
-        })
+    }
+
+    /// Asks the name servers, and keeps what they answer.
+    async fn ask(&self, question: Question, deadline: Deadline) -> Result<Answer, Failure> {
+        let (name, family) = question.clone();
+        let lookup = timeout_at(deadline, self.dns.lookup(name, family));
+        let Ok(looked_up) = lookup.await else {
+            let detail = Detail::Unanswered(self.timeout);
+            return Err(Failure::new(Reason::DnsTimeout, detail));
+        };
+        let answer = Answer::of(looked_up)
+            .map_err(|error| Failure::new(classify(&error), Detail::Lookup(family, error)))?;
+        self.cache.insert(question, answer.clone());
+        Ok(answer)
     }
 
     fn static_hosts(&self, name: &Name) -> Option<Resolved> {
@@ -193,7 +197,7 @@ impl Resolver {
                 lookup
                     .answers()
                     .iter()
-                    .filter_map(|record| address(&record.data))
+                    .filter_map(|record| record.data.ip_addr())
                     .collect(),
             )
         };
@@ -219,17 +223,38 @@ fn name_server(address: &SocketAddr) -> NameServerConfig {
     NameServerConfig::new(address.ip(), true, connections.into())
 }
 
-fn address(data: &RData) -> Option<IpAddr> {
-    data.ip_addr()
+/// What the lookup of the other family comes to, once that of one has ended (RFC 8305 §3).
+///
+/// Where one has addresses the other gets a moment more. It is waited for only if the one is of no use
+/// here: most hosts have no route to IPv6, and a lost datagram must not leave them with nothing else.
+async fn other_family(
+    one: &Result<Resolved, Failure>,
+    mut other: impl Future<Output = Result<Resolved, Failure>> + Unpin,
+) -> Result<Resolved, Failure> {
+    let Ok(one) = one else {
+        return other.await;
+    };
+    if let Ok(other) = timeout(RESOLUTION_DELAY, &mut other).await {
+        return other;
+    }
+    if one.addresses.iter().any(|address| has_route(*address)) {
+        return Err(Failure::plain(Reason::DnsTimeout));
+    }
+    other.await
+}
+
+/// Whether this host has a route to an address, as far as can be told without sending anything.
+fn has_route(address: IpAddr) -> bool {
+    let any = match address {
+        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    };
+    // Connecting a UDP socket asks the routing table; the port does not matter, but is not to be 0.
+    UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect((address, 9)).is_ok())
 }
 
 /// What a failed lookup is to the client.
 fn classify(error: &NetError) -> Reason {
-    if let NetError::Dns(DnsError::NoRecordsFound(none)) = error
-        && [ResponseCode::NXDomain, ResponseCode::NoError].contains(&none.response_code)
-    {
-        return Reason::DnsNotFound;
-    }
     if matches!(error, NetError::Timeout) {
         Reason::DnsTimeout
     } else {

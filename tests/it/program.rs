@@ -13,6 +13,8 @@ mod descriptors;
 mod drain;
 // Which spans are exported, and that they are before the end.
 mod exported;
+// Name servers and names that mean harm.
+mod names;
 // The policy file, from the command line.
 mod policy;
 // What clients hold that do not read.

@@ -20,12 +20,16 @@ pub(crate) enum Answer {
     Addresses(Vec<IpAddr>, u32),
     /// The same, but too many for a datagram: they are to be asked for over TCP.
     TooMany(Vec<IpAddr>),
+    /// These addresses, and nothing at all to who asks for the other family.
+    OneFamily(Vec<IpAddr>),
     /// Another name to look at.
     Alias(&'static str),
     /// An error, with a negative lifetime of a minute.
     Fails(ResponseCode),
     /// Nothing at all.
     Silence,
+    /// These IPv6 addresses at once, and these IPv4 addresses after so long.
+    Apart(Vec<IpAddr>, Duration),
     /// These addresses, after so long.
     Late(Vec<IpAddr>, Duration),
 }
@@ -121,6 +125,18 @@ fn reply(
             reply.add_answer(Record::from_rdata(question.name().clone(), 60, alias));
         }
         Answer::Addresses(addresses, ttl) => add_addresses(&mut reply, question, addresses, ttl),
+        Answer::OneFamily(addresses) => {
+            add_addresses(&mut reply, question, addresses, 60);
+            if reply.answers.is_empty() {
+                return None;
+            }
+        }
+        Answer::Apart(addresses, after) => {
+            add_addresses(&mut reply, question, addresses, 60);
+            if question.query_type() == RecordType::A {
+                late = after;
+            }
+        }
         Answer::Late(addresses, after) => {
             add_addresses(&mut reply, question, addresses, 60);
             late = after;
