@@ -29,8 +29,10 @@ const CONNECTION_SPECIFIC: [HeaderName; 8] = [
 /// What a message said about its own connection, read before those fields were removed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Hop {
-    /// The protocols of `Upgrade`, where `Connection` nominates it (RFC 9110 §7.8).
+    /// The protocols of `Upgrade`, where `Connection` nominates it (RFC 9110 §7.8) and none of them is HTTP or TLS.
     pub upgrade: Option<HeaderValue>,
+    /// Whether a protocol besides `websocket` is among them.
+    pub beyond_websocket: bool,
     /// `TE: trailers`: the sender can take trailer fields (RFC 9110 §10.1.4).
     pub takes_trailers: bool,
     /// The content came in chunks: its length is not known in advance.
@@ -47,12 +49,13 @@ pub fn take_hop_by_hop(headers: &mut HeaderMap) -> Hop {
         chunked: headers.contains_key(TRANSFER_ENCODING),
         takes_trailers: lists(headers, &TE, b"trailers"),
         upgrade: None,
+        beyond_websocket: false,
     };
     if headers.contains_key(CONNECTION) {
-        // RFC 9113 §3.1: `h2c` is obsolete. In its tunnel the client could ask the upstream for
-        // hosts and paths that no rule has judged.
-        if lists(headers, &CONNECTION, b"upgrade") && !lists(headers, &UPGRADE, b"h2c") {
+        if lists(headers, &CONNECTION, b"upgrade") && !protocols(headers).any(carries_requests) {
             hop.upgrade = headers.get(UPGRADE).cloned();
+            hop.beyond_websocket =
+                protocols(headers).any(|name| !name.eq_ignore_ascii_case(b"websocket"));
         }
         for name in nominated(headers) {
             headers.remove(name);
@@ -211,6 +214,24 @@ pub fn count_forwards(headers: &mut HeaderMap) -> Forwards {
             Forwards::On
         }
     }
+}
+
+/// The names of the protocols of `Upgrade`, without their versions; a protocol may be named several times.
+fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    tokens(headers, &UPGRADE).map(|protocol| {
+        let name = protocol.split(|byte| b"/; \t".contains(byte)).next();
+        name.unwrap_or(protocol)
+    })
+}
+
+/// Whether a client could ask for hosts and paths within a protocol that no rule has judged: in HTTP of any
+/// version (RFC 9113 §3.1: `h2c` is obsolete), or in TLS, which has HTTP in it (RFC 2817 §3).
+fn carries_requests(protocol: &[u8]) -> bool {
+    [&b"http"[..], b"h2", b"tls"].iter().any(|family| {
+        protocol
+            .get(..family.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(family))
+    })
 }
 
 /// The field names that `Connection` nominates.

@@ -37,6 +37,7 @@ fn nominated_and_connection_specific_fields_are_removed_rfc9110_7_6_1() {
         hop,
         Hop {
             upgrade: None,
+            beyond_websocket: false,
             takes_trailers: false,
             chunked: true
         }

@@ -74,6 +74,16 @@ impl Connection {
         }
     }
 
+    /// Whether the policy, in force and not just reporting, would allow a tunnel to this target.
+    pub(super) fn may_tunnel_to(&self, target: &Target, record: &AccessRecord) -> bool {
+        let in_force = self.proxy.enforced.load();
+        let policy = in_force.policy();
+        let client = policy.identify(self.client.ip(), record.user().map(|user| &**user));
+        policy
+            .authorize(&client, target, Access::Connect)
+            .is_ok_and(|permit| permit.would_deny().is_none())
+    }
+
     fn open_account(&self, request: &Request<Incoming>) -> AccessRecord {
         let proxy = &self.proxy;
         let metrics = Arc::clone(&proxy.metrics);

@@ -65,7 +65,7 @@ pub(crate) async fn forward(
     let traffic = record
         .count_traffic()
         .ok_or_else(|| Failure::new(Reason::Internal, "a request without a rule"))?;
-    let (head, switching) = to_upstream(connection, head, &content, &target, asked)?;
+    let (head, switching) = to_upstream(connection, head, &content, &target, asked, record)?;
     let body = request_body(connection, content, &head, &traffic);
     let exchange = Exchange {
         connection,
@@ -156,12 +156,17 @@ fn to_upstream(
     content: &Incoming,
     target: &Target,
     asked: Uri,
+    record: &AccessRecord,
 ) -> Result<(Parts, Option<Box<str>>), Failure> {
     let version = head.version;
     let mut hop = headers::take_hop_by_hop(&mut head.headers);
-    if version < Version::HTTP_11 || !content.is_end_stream() {
+    if version < Version::HTTP_11
+        || !content.is_end_stream()
+        || (hop.beyond_websocket && !connection.may_tunnel_to(target, record))
+    {
         // RFC 9110 §7.8: HTTP/1.0 cannot switch, and a server may ignore the field. With content it is ignored, for
-        // a 101 may come before the content is whole, and HTTP goes on until it is.
+        // a 101 may come before the content is whole, and HTTP goes on until it is. Behind a 101 to a protocol that
+        // may be anything there is a tunnel like that of a CONNECT.
         hop.upgrade = None;
     }
     // RFC 9112 §3.2.2: the received Host is ignored and made again from the target.

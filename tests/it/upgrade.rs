@@ -161,3 +161,49 @@ async fn a_switch_to_http_2_is_not_offered_to_the_upstream_rfc9113_3_1() {
         }
     }
 }
+
+/// Offers protocols under a rule; what the upstream reads of the offer.
+async fn offered(rule: &str, protocols: &str) -> Option<String> {
+    let mut origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno").await;
+    let port = origin.port();
+    let rule = rule.replace("PORT", &port.to_string());
+    let proxy = TestProxy::builder().allow(&rule).start().await;
+    let request = handshake(port).replace("Upgrade: websocket", &format!("Upgrade: {protocols}"));
+    let answer = proxy.ask(&request).await;
+    assert!(answer.ends_with("no"), "{answer}");
+    field(&origin.received().await, "upgrade").map(str::to_owned)
+}
+
+#[tokio::test]
+async fn a_protocol_in_which_requests_would_be_out_of_sight_is_not_offered() {
+    for protocols in [
+        "TLS/1.2",
+        "tls/1.0, HTTP/1.1",
+        "HTTP/2.0",
+        "websocket, http/2.0",
+        "h2c-14",
+    ] {
+        for rule in ["http://origin.test:PORT/chat", "origin.test:*"] {
+            assert_eq!(
+                offered(rule, protocols).await,
+                None,
+                "{protocols} by {rule}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_where_a_tunnel_is_allowed_is_another_protocol_than_websocket_offered() {
+    let other = "tcp, SPDY/3.1";
+    assert_eq!(
+        offered("origin.test:*", other).await.as_deref(),
+        Some(other)
+    );
+    for rule in ["http://origin.test:PORT/chat", "http://origin.test:PORT"] {
+        assert_eq!(offered(rule, other).await, None, "{rule}");
+        assert_eq!(offered(rule, "websocket, tcp").await, None, "{rule}");
+        let websocket = offered(rule, "WebSocket").await;
+        assert_eq!(websocket.as_deref(), Some("WebSocket"), "{rule}");
+    }
+}
