@@ -13,6 +13,7 @@ use super::connection::Connection;
 use super::respond::Failure;
 use super::upstream::{ExchangeError, Upstream};
 use crate::access::{AccessRecord, Detail};
+use crate::metrics::ActiveGuard;
 use crate::policy::Permit;
 use crate::reason::Reason;
 use crate::target::Target;
@@ -44,7 +45,10 @@ impl Exchange<'_> {
         let mut request = self.prepare(head, body);
         record.sending(request.headers_mut());
         let error = match upstream.exchange(request, &traffic).await {
-            Ok(response) => return Ok((response, upstream)),
+            Ok(response) => {
+                self.count(&upstream);
+                return Ok((response, upstream));
+            }
             Err(error) => error,
         };
         let mut again = match (error, spare) {
@@ -63,8 +67,21 @@ impl Exchange<'_> {
         let mut upstream = self.dial(record).await?;
         record.sending(again.headers_mut());
         match upstream.exchange(again, &traffic).await {
-            Ok(response) => Ok((response, upstream)),
+            Ok(response) => {
+                self.count(&upstream);
+                Ok((response, upstream))
+            }
             Err(error) => Err(self.exchange_failure(error)),
+        }
+    }
+
+    /// Counts a request that was answered, by what kind of connection it was on in the end.
+    fn count(&self, upstream: &Upstream) {
+        let pool = &self.connection.proxy.metrics.pool;
+        if upstream.reused {
+            pool.reused.inc();
+        } else {
+            pool.opened.inc();
         }
     }
 
@@ -94,7 +111,6 @@ impl Exchange<'_> {
             }
             kept.valid_until = resolved.valid_until;
         }
-        proxy.metrics.pool.reused.inc();
         record.set_upstream(kept.address);
         Ok(kept)
     }
@@ -102,10 +118,11 @@ impl Exchange<'_> {
     async fn dial(&self, record: &mut AccessRecord) -> Result<Box<Upstream>, Failure> {
         let proxy = &self.connection.proxy;
         let (socket, address, valid_until) = proxy.reach(self.permit, self.target, record).await?;
-        proxy.metrics.pool.opened.inc();
-        Upstream::new(socket, address, valid_until, &proxy.config)
+        let mut upstream = Upstream::new(socket, address, valid_until, &proxy.config)
             .await
-            .map_err(failure)
+            .map_err(failure)?;
+        upstream.busy = Some(ActiveGuard::new(&proxy.metrics.pool.busy));
+        Ok(upstream)
     }
 
     /// Ties an expected `100 (Continue)` to the upstream's (RFC 9110 §10.1.1).

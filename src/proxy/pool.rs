@@ -89,6 +89,7 @@ impl Pool {
                 && permit.admits(upstream.address.ip()).is_ok()
                 && upstream.is_alive()
             {
+                upstream.busy = Some(ActiveGuard::new(&self.metrics.pool.busy));
                 return Some(upstream);
             }
         }
@@ -96,7 +97,8 @@ impl Pool {
     }
 
     /// Keeps a connection whose exchange is over, if there is room for it.
-    pub(crate) fn put(&self, target: Target, upstream: Box<Upstream>) {
+    pub(crate) fn put(&self, target: Target, mut upstream: Box<Upstream>) {
+        upstream.busy = None;
         if self.room() <= 0 {
             return;
         }
@@ -140,7 +142,6 @@ pub(crate) struct Lease {
     traffic: Arc<Traffic>,
     /// Tells an upload with a task of its own that nobody waits for the response any more.
     _answering: Option<oneshot::Sender<()>>,
-    _busy: ActiveGuard,
 }
 
 impl Lease {
@@ -155,7 +156,6 @@ impl Lease {
         traffic: Arc<Traffic>,
         uploading: bool,
     ) -> Self {
-        let busy = ActiveGuard::new(&pool.metrics.pool.busy);
         let (upstream, answering) = if uploading {
             let (answering, answered) = oneshot::channel();
             tokio::spawn(upstream.finish_upload(Arc::clone(&traffic), answered));
@@ -168,7 +168,6 @@ impl Lease {
             upstream,
             traffic,
             _answering: answering,
-            _busy: busy,
         };
         if lease.incoming.is_end_stream() {
             lease.give_back(&mut Context::from_waker(Waker::noop()));

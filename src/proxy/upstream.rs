@@ -20,6 +20,7 @@ use super::body::RequestBody;
 use super::patience::Patience;
 use crate::access::Traffic;
 use crate::config::Config;
+use crate::metrics::ActiveGuard;
 
 type Driver = Connection<TokioIo<TcpStream>, RequestBody>;
 
@@ -35,6 +36,8 @@ pub(crate) struct Upstream {
     pub(crate) valid_until: Instant,
     /// Whether it has carried a request before.
     pub(crate) reused: bool,
+    /// Counts it among those that carry a request, from when it is there for one.
+    pub(super) busy: Option<ActiveGuard>,
     /// Whether a client has authenticated it, so that it must not carry another's requests.
     pub(super) authenticated: bool,
 }
@@ -85,6 +88,7 @@ impl Upstream {
             address,
             valid_until,
             reused: false,
+            busy: None,
             authenticated: false,
         }))
     }

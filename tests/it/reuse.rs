@@ -71,6 +71,53 @@ async fn a_get_that_meets_the_close_of_a_kept_connection_is_sent_again_rfc9110_9
     assert!(proxy.ask(&get(origin.port())).await.ends_with("ok"));
     let second = get(origin.port()).replace("/ ", "/second ");
     assert!(proxy.ask(&second).await.ends_with("ok"));
+    // The connection that was lost served nothing.
+    for (reused, requests) in [(true, 0), (false, 2)] {
+        proxy
+            .shows(&format!(
+                "outgate_pool_requests_total{{reused=\"{reused}\"}} {requests}"
+            ))
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_busy_from_the_request_to_the_end_of_the_response() {
+    let mut origin = Origin::scripted(|mut stream, seen| async move {
+        while let Some(request) = read_request(&mut stream).await {
+            let _ = seen.send(request.clone());
+            if request.contains("/unanswered") {
+                std::future::pending::<()>().await;
+            }
+            send(&mut stream, OK.as_bytes()).await;
+        }
+    })
+    .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let unanswered = get(origin.port()).replace("/ ", "/unanswered ");
+    // On a new connection, and on a kept one.
+    for _ in 0..2 {
+        let mut client = proxy.connect().await;
+        send(&mut client, unanswered.as_bytes()).await;
+        origin.received().await;
+        shows_connections(&proxy, "busy", 1).await;
+        shows_connections(&proxy, "idle", 0).await;
+        client.set_zero_linger().unwrap();
+        drop(client);
+        shows_connections(&proxy, "busy", 0).await;
+        assert!(proxy.ask(&get(origin.port())).await.ends_with("ok"));
+        origin.received().await;
+        shows_connections(&proxy, "busy", 0).await;
+        shows_connections(&proxy, "idle", 1).await;
+    }
+}
+
+async fn shows_connections(proxy: &TestProxy, state: &str, count: usize) {
+    proxy
+        .shows(&format!(
+            "outgate_pool_connections{{state=\"{state}\"}} {count}"
+        ))
+        .await;
 }
 
 #[tokio::test]
