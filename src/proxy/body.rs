@@ -223,19 +223,7 @@ impl Body for RequestBody {
         let Some(incoming) = &mut this.incoming else {
             return Poll::Ready(None);
         };
-        let polled = Pin::new(&mut *incoming).poll_frame(cx);
-        if let Some(progress) = &this.upload {
-            progress.wants_content(polled.is_pending());
-        }
-        if polled.is_pending()
-            && let Some(progress) = &this.upload
-        {
-            progress.await_end(cx.waker());
-            if progress.client_finished() {
-                // All that was read has been handed on, and there is no more to read.
-                return Poll::Ready(Some(Err(UploadError::CutShort)));
-            }
-        }
+        let polled = poll_content(incoming, this.upload.as_deref(), cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
@@ -244,7 +232,7 @@ impl Body for RequestBody {
         if matches!(polled, Poll::Ready(None)) || incoming.is_end_stream() {
             this.end_upload();
         }
-        polled.map_err(UploadError::from)
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -256,6 +244,35 @@ impl Body for RequestBody {
             .as_ref()
             .map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
     }
+}
+
+/// Asks for more content; there is none from a client that has closed its side.
+fn poll_content<C>(
+    content: &mut C,
+    upload: Option<&Progress>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, UploadError>>>
+where
+    C: Body<Data = Bytes> + Unpin,
+    UploadError: From<C::Error>,
+{
+    let mut polled = Pin::new(&mut *content).poll_frame(cx);
+    let Some(progress) = upload else {
+        return polled.map_err(UploadError::from);
+    };
+    progress.wants_content(polled.is_pending());
+    if polled.is_pending() {
+        progress.await_end(cx.waker());
+        if progress.client_finished() {
+            // All that was read has been handed on by now, if not when it was asked for first.
+            polled = Pin::new(content).poll_frame(cx);
+            if polled.is_pending() {
+                return Poll::Ready(Some(Err(UploadError::CutShort)));
+            }
+            progress.wants_content(false);
+        }
+    }
+    polled.map_err(UploadError::from)
 }
 
 /// Opens when the upstream says `100 (Continue)`.
@@ -285,5 +302,47 @@ impl Gate {
             return Poll::Ready(());
         }
         self.patience.as_mut().poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Content whose last piece comes, with the client's end behind it, right after it was asked for.
+    struct Late<'a>(&'a Progress, Option<Bytes>);
+
+    impl Body for Late<'_> {
+        type Data = Bytes;
+        type Error = hyper::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+            if self.0.client_finished() {
+                return self.1.take().map_or(Poll::Pending, |last| {
+                    Poll::Ready(Some(Ok(Frame::data(last))))
+                });
+            }
+            self.0.read(b"");
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn what_came_before_the_client_closed_its_side_is_not_cut_off() {
+        let progress = Progress::new();
+        let mut content = Late(&progress, Some(Bytes::from_static(b"last")));
+        let cx = &mut Context::from_waker(Waker::noop());
+        let last = poll_content(&mut content, Some(&progress), cx);
+        assert!(matches!(last, Poll::Ready(Some(Ok(frame))) if frame.is_data()));
+        assert!(!progress.awaits_content());
+        let none = poll_content(&mut content, Some(&progress), cx);
+        let cut = Poll::Ready(Some(Err::<(), _>(UploadError::CutShort.to_string())));
+        let none = none.map(|none| none.map(|frame| frame.map(drop).map_err(|e| e.to_string())));
+        assert_eq!(none, cut);
     }
 }

@@ -188,7 +188,7 @@ impl Progress {
 
     /// Whether the client will send nothing more.
     pub(crate) fn client_finished(&self) -> bool {
-        self.finished.load(Ordering::Relaxed)
+        self.finished.load(Ordering::Acquire)
     }
 
     /// Whether the socket has taken everything that was written.
@@ -213,7 +213,8 @@ impl Progress {
     pub(crate) fn read(&self, bytes: &[u8]) {
         self.count_moved(bytes.len());
         if bytes.is_empty() {
-            self.finished.store(true, Ordering::Relaxed);
+            // Whoever sees it sees the content that was handed on before.
+            self.finished.store(true, Ordering::Release);
             self.content_reader.wake();
         } else if self.in_flight.load(Ordering::Relaxed) == 0
             && !self.is_uploading()
