@@ -1,6 +1,6 @@
 //! Who may have a connection: the limits in all and per client.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -28,6 +28,7 @@ struct PerClient {
 
 /// What connections are counted by: each by its address, and by the client whose networks that is in.
 ///
+/// Whoever has one IPv6 address has all of its /64, the least that a link has (RFC 4291 §2.5.4), so that counts.
 /// Not by what a client claims, such as a user name: whoever claims it could use up the share of the
 /// one whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +36,18 @@ enum Key {
     Address(IpAddr),
     /// The client of the policy file that has the network.
     Network(Arc<str>),
+}
+
+impl Key {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::Address(address.into()),
+            IpAddr::V6(address) => {
+                let network = address.to_bits() >> 64 << 64;
+                Self::Address(Ipv6Addr::from_bits(network).into())
+            }
+        }
+    }
 }
 
 /// A place among the connections, given back on drop.
@@ -67,7 +80,7 @@ impl Admission {
         address: IpAddr,
         client: impl FnOnce() -> Option<Arc<str>>,
     ) -> Result<Admitted, Reason> {
-        let by_address = self.share(|| Some(Key::Address(address)))?;
+        let by_address = self.share(|| Some(Key::of(address)))?;
         let by_network = self.share(|| client().map(Key::Network))?;
         let place = Arc::clone(&self.places)
             .try_acquire_owned()
@@ -150,6 +163,21 @@ mod tests {
         assert!(admit(IpAddr::from([192, 0, 2, 2])).is_ok());
         drop(first);
         assert!(admit(client).is_ok());
+    }
+
+    #[test]
+    fn all_addresses_of_an_ipv6_64_have_one_share() {
+        let admission = Admission::new(10, Some(1));
+        let admit = |address: &str| admission.admit(address.parse().unwrap(), || None);
+        let held = ["2001:db8:0:1::1", "::ffff:192.0.2.1"].map(|address| admit(address).unwrap());
+        for of_the_same in ["2001:db8:0:1:ffff::2", "192.0.2.1"] {
+            assert_eq!(admit(of_the_same).unwrap_err(), Reason::ClientLimit);
+        }
+        for other in ["2001:db8:0:2::1", "::ffff:192.0.2.2"] {
+            assert!(admit(other).is_ok(), "{other}");
+        }
+        drop(held);
+        assert!(admit("2001:db8:0:1::3").is_ok());
     }
 
     #[test]

@@ -251,7 +251,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "OUTGATE_MAX_CONNECTIONS_PER_CLIENT",
         default: "off",
-        meaning: "The same for one client: for each address, and for all networks of a client in the policy file",
+        meaning: "The same for one client: for each address (of IPv6, each /64), and for all networks of a client in the policy file",
         expected: CONNECTIONS_OR_OFF,
         list: false,
         read: |config, text| {
