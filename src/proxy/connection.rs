@@ -185,6 +185,7 @@ async fn drive(
         tokio::select! {
             ended = poll_fn(|cx| http.poll_without_shutdown(cx)) => return Ended::of(ended, progress),
             () = tokio::time::sleep(FIRST_REQUEST_GRACE) => {}
+            () = drain.reaches(Phase::Over) => return Ended::Gone,
         }
     }
     if let Waiting::Head(_) = progress.waiting() {

@@ -197,6 +197,30 @@ fn a_second_signal_ends_it_at_once_and_tells_what_that_cut() {
 }
 
 #[test]
+fn a_second_signal_does_not_wait_for_first_requests() {
+    let origin = origin::start();
+    let mut running = gateway(origin, "60s", "60s");
+    let silent: Vec<_> = (0..EACH)
+        .map(|_| TcpStream::connect(running.proxy).unwrap())
+        .collect();
+    let mut never = ask(running.proxy, origin, "/never");
+    // Answered means that those before it have been accepted.
+    assert!(answer(&mut ask(running.proxy, origin, "/after/0")).ends_with("ok"));
+    running.signal(Signal::TERM);
+    running.line("draining");
+    running.signal(Signal::TERM);
+    // It has ended when this is cut, and then the others ask.
+    assert_eq!(answer(&mut never), "");
+    let answers = silent.into_iter().map(|mut client| {
+        let _ = client.write_all(b"GET http://denied.test/ HTTP/1.1\r\nHost: x\r\n\r\n");
+        answer(&mut client)
+    });
+    // One of them may have asked before its task saw the end.
+    let answered = answers.filter(|answer| !answer.is_empty()).count();
+    assert!(answered < EACH, "all were answered");
+}
+
+#[test]
 fn an_interrupt_that_cuts_nothing_is_a_success() {
     let mut running = gateway(1, "60s", "60s");
     running.signal(Signal::INT);
