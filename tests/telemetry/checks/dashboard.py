@@ -32,8 +32,7 @@ def check_run(report: Report, prometheus: Prometheus, dashboard: Path, seconds: 
             values = [float(value) for series in answer for _, value in series["values"]]
             # Quantiles of nothing are not a number; for a while, some series have had no traffic.
             most = max(filter(math.isfinite, values), default=0.0)
-            # Its counter moves in whole seconds, of which a short run may take none.
-            assert most > 0 or (title == "CPU" and answer), f"nothing but zero: {expression}"
+            assert most > 0, f"nothing but zero: {expression}"
             if title in latest:
                 value = prometheus.value(expression)
                 least, greatest = latest[title]
