@@ -103,7 +103,8 @@ pub(crate) fn check(mut config: Config, options: &CheckOptions) -> Result<(), Ex
         passed &= runtime(&config)?.block_on(async {
             let hosts = Hosts::from_system().unwrap_or_default();
             let resolver = gateway::resolver(&config, hosts).map_err(fail(Exit::Config))?;
-            let dialer = Dialer::new(config.connect_timeout, config.own_ports());
+            // It is only asked what the gateway's own addresses are.
+            let dialer = Dialer::new(config.connect_timeout, config.own_ports(), 0);
             let checked = check::check(&policy, &resolver, &dialer, &options.client, target)
                 .await
                 .map_err(fail(Exit::Failure))?;

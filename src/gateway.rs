@@ -70,6 +70,7 @@ pub fn resolver(config: &Config, hosts: Hosts) -> Result<Resolver, ResolverError
         servers: config.dns_servers.clone(),
         search: config.dns_search,
         timeout: config.dns_timeout,
+        queries: limits::MOST_QUERIES,
     };
     Resolver::new(&settings, hosts)
 }
@@ -122,7 +123,11 @@ impl Gateway {
             Arc::clone(&config),
             Enforced::new(loaded.policy, Arc::clone(&metrics)),
             resolver(&config, hosts)?,
-            Dialer::new(config.connect_timeout, own_ports),
+            Dialer::new(
+                config.connect_timeout,
+                own_ports,
+                limits::MOST_FURTHER_ATTEMPTS,
+            ),
             Arc::clone(&tunnels),
             Arc::clone(&metrics),
             max_connections,

@@ -4,8 +4,8 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors kept for everything but connections: listeners, the admin port, DNS, logs, and
-/// [`MOST_PIPES`].
+/// Descriptors kept for everything but connections: listeners, the admin port, logs, and then
+/// [`MOST_QUERIES`] and [`MOST_FURTHER_ATTEMPTS`], or [`MOST_PIPES`] while those are not there.
 const RESERVED: u64 = 200;
 
 /// Of the reserve, what stays free for the admin port and the like when the process has its own and
@@ -15,7 +15,19 @@ const LAST: u64 = 48;
 /// Pipes for bulk tunnels, two descriptors each; their share of the reserve.
 pub const MOST_PIPES: usize = 64;
 
-/// A connection takes one descriptor towards the client and one towards the upstream.
+/// Questions to name servers that are open at once, and UDP sockets for them. The names of one moment
+/// that are in no cache are fewer, and are there within milliseconds.
+pub const MOST_QUERIES: usize = 64;
+
+/// Attempts to connect that are open at once, in all requests, besides the first of each. They are for
+/// addresses that do not answer at once; where nothing is wrong there are none.
+pub const MOST_FURTHER_ATTEMPTS: usize = 32;
+
+/// What pipes leave to those who cannot do without.
+const MOST_SHARED: u64 = (MOST_QUERIES + MOST_FURTHER_ATTEMPTS) as u64;
+
+/// A connection takes one descriptor towards the client and one towards the upstream: for that one a name
+/// is looked up before, and a first address dialled.
 const PER_CONNECTION: u64 = 2;
 
 /// More than any one host serves; some container runtimes set no limit at all.
@@ -61,7 +73,8 @@ pub fn connections_for(descriptors: u64) -> usize {
 pub enum For {
     /// A client's connection.
     Client,
-    /// A connection to an upstream; a client that has been let in is not to be let down.
+    /// A connection to an upstream, or a question where it is; a client that has been let in is not to be
+    /// let down.
     Upstream,
     /// A connection that is told that there is no room, which takes a moment.
     Refusal,
@@ -71,10 +84,9 @@ pub enum For {
 
 /// Whether a new descriptor is one of the last, which are kept for the admin port and the rest.
 ///
-/// The kernel gives out the lowest free number, so a number tells how many are in use. The limit on
-/// connections alone does not keep them: it may be set higher than the descriptors are good for, and a
-/// connection can take more than its two for a moment, while a name is looked up or several
-/// addresses are dialled.
+/// The kernel gives out the lowest free number, so a number tells how many are in use. The limits on
+/// connections, queries and attempts do not keep them: the first may be set higher than the
+/// descriptors are good for.
 #[must_use]
 pub fn is_reserved(descriptor: &impl AsRawFd, purpose: For) -> bool {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -85,7 +97,8 @@ fn is_among_the_last(number: RawFd, limit: u64, purpose: For) -> bool {
     // Of a very small limit not all.
     let last = LAST.min(limit / 4);
     let kept = match purpose {
-        For::Client | For::Pipe => last,
+        For::Client => last,
+        For::Pipe => last + MOST_SHARED.min(limit / 4),
         For::Upstream => last / 4 * 3,
         For::Refusal => last / 2,
     };
@@ -101,7 +114,7 @@ mod tests {
         let first_of_the_last =
             |limit, purpose| (0..).find(|number| is_among_the_last(*number, limit, purpose));
         assert_eq!(first_of_the_last(20_000, For::Client), Some(19_952));
-        assert_eq!(first_of_the_last(20_000, For::Pipe), Some(19_952));
+        assert_eq!(first_of_the_last(20_000, For::Pipe), Some(19_856));
         assert_eq!(first_of_the_last(20_000, For::Upstream), Some(19_964));
         assert_eq!(first_of_the_last(20_000, For::Refusal), Some(19_976));
         assert_eq!(first_of_the_last(64, For::Client), Some(48));
@@ -109,13 +122,19 @@ mod tests {
     }
 
     #[test]
-    fn what_descriptors_are_good_for_can_be_had_with_every_pipe_open() {
+    fn what_descriptors_are_good_for_can_be_had_whatever_else_is_open() {
         // Listeners, the runtime's own, and some more.
         let own = 20;
-        let limit = 20_000;
-        let in_use = 2 * connections_for(limit) + 2 * MOST_PIPES + own;
-        let last = RawFd::try_from(in_use - 1).unwrap();
-        assert!(!is_among_the_last(last, limit, For::Client));
+        for limit in [512, 1000, 20_000] {
+            let connections = 2 * connections_for(limit) + own;
+            let pipes = connections + 2 * MOST_PIPES;
+            let pipe = (connections..pipes).rfind(|number| {
+                !is_among_the_last(RawFd::try_from(*number).unwrap(), limit, For::Pipe)
+            });
+            let in_use = pipe.unwrap_or(connections) + MOST_QUERIES + MOST_FURTHER_ATTEMPTS;
+            let last = RawFd::try_from(in_use - 1).unwrap();
+            assert!(!is_among_the_last(last, limit, For::Client), "{limit}");
+        }
     }
 
     #[test]

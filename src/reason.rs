@@ -63,7 +63,7 @@ pub enum Reason {
     ResponseTimeout,
     /// The client is at `OUTGATE_MAX_CONNECTIONS_PER_CLIENT`.
     ClientLimit,
-    /// The gateway is at `OUTGATE_MAX_CONNECTIONS`.
+    /// The gateway is at `OUTGATE_MAX_CONNECTIONS`, has no descriptor left, or looks up as many names as it can.
     ConnectionLimit,
     /// The gateway is shutting down.
     Draining,

@@ -4,14 +4,15 @@
 //! address right before the connection attempt: the address that was checked is the address
 //! that is dialled.
 
+mod race;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use rustix::io::Errno;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::respond::Failure;
@@ -20,8 +21,8 @@ use crate::limits::{self, For};
 use crate::policy::Permit;
 use crate::reason::Reason;
 
-/// Time between two connection attempts (RFC 8305 §5).
-const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// Addresses tried for one request: each has two seconds of the usual ten then, though none answers.
+const MOST_TRIED: usize = 16;
 
 /// Opens connections to upstreams.
 #[derive(Debug)]
@@ -30,13 +31,22 @@ pub struct Dialer {
     timeout: Duration,
     /// Ports the gateway itself listens on.
     own_ports: Vec<u16>,
+    /// Attempts that may be open at once besides the first of each request.
+    further: Semaphore,
 }
 
 impl Dialer {
     /// A dialer that gives up after `timeout` and never dials a local address at `own_ports`.
+    ///
+    /// Besides the first attempt of each request, `further_attempts` may be open at once.
     #[must_use]
-    pub fn new(timeout: Duration, own_ports: Vec<u16>) -> Self {
-        Self { timeout, own_ports }
+    pub fn new(timeout: Duration, own_ports: Vec<u16>, further_attempts: usize) -> Self {
+        let further = Semaphore::new(further_attempts.min(Semaphore::MAX_PERMITS));
+        Self {
+            timeout,
+            own_ports,
+            further,
+        }
     }
 
     /// Connects to the first of the addresses that answers, among those the permit admits.
@@ -59,7 +69,8 @@ impl Dialer {
             }
             several => {
                 let mut failure = None;
-                match tokio::time::timeout_at(deadline, race(several, &mut failure)).await {
+                let race = race::race(several, &self.further, deadline, &mut failure);
+                match tokio::time::timeout_at(deadline, race).await {
                     Ok(connected) => connected,
                     // What has not answered by now has timed out.
                     Err(_) => Err(more_telling(failure, self.timed_out(vetted))),
@@ -88,6 +99,7 @@ impl Dialer {
         }
         let ordered: Vec<_> = interleave(&admitted)
             .into_iter()
+            .take(MOST_TRIED)
             .map(|ip| SocketAddr::new(ip, port))
             .collect();
         for address in &ordered {
@@ -111,45 +123,6 @@ impl Dialer {
     fn timed_out(&self, addresses: Vec<SocketAddr>) -> Failure {
         let detail = Detail::Unconnected(addresses, self.timeout);
         Failure::new(Reason::ConnectionTimeout, detail)
-    }
-}
-
-/// Tries one address after another, the next when one fails or is slow (RFC 8305 §5).
-///
-/// `worst` is the most telling failure so far, for whoever waits no longer.
-async fn race(
-    addresses: &[SocketAddr],
-    worst: &mut Option<Failure>,
-) -> Result<(TcpStream, SocketAddr), Failure> {
-    let mut waiting = addresses.iter().copied();
-    let mut attempts = FuturesUnordered::new();
-    loop {
-        let next = waiting.next();
-        let is_last = next.is_none();
-        if let Some(address) = next {
-            attempts.push(async move { (address, attempt(address).await) });
-        }
-        let pause = tokio::time::sleep(ATTEMPT_DELAY);
-        tokio::pin!(pause);
-        // Until a failure or the delay calls for the next address; after the last, until all ended.
-        loop {
-            tokio::select! {
-                ended = attempts.next() => match ended {
-                    Some((address, Ok(stream))) => return Ok((stream, address)),
-                    Some((address, Err(error))) => {
-                        *worst = Some(more_telling(worst.take(), failed(address, error)));
-                        if !is_last { break; }
-                    }
-                    None if is_last => {
-                        return Err(worst.take().unwrap_or_else(|| {
-                            Failure::new(Reason::DnsNotFound, "no address to dial")
-                        }));
-                    }
-                    None => break,
-                },
-                () = &mut pause, if !is_last => break,
-            }
-        }
     }
 }
 

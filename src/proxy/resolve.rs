@@ -4,6 +4,7 @@
 //! query of each kind and cannot be completed to another one by a search list.
 
 mod cache;
+mod sockets;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::pin::pin;
@@ -15,13 +16,14 @@ use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
 use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
-use hickory_resolver::{Hosts, TokioResolver};
+use hickory_resolver::{Hosts, Resolver as Dns};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant as Deadline, timeout, timeout_at};
 
 use cache::{Answer, Cache, Question};
+use sockets::Sockets;
 
 use super::respond::Failure;
 use crate::access::Detail;
@@ -39,12 +41,16 @@ pub struct ResolverSettings {
     pub search: bool,
     /// The longest a lookup may take, all tries together.
     pub timeout: Duration,
+    /// Questions that may be open at once, and their sockets; a lookup has two, A and AAAA. Others wait.
+    pub queries: usize,
 }
 
 /// The resolver of the gateway.
 #[derive(Debug)]
 pub struct Resolver {
-    dns: TokioResolver,
+    dns: Dns<Sockets>,
+    /// For questions that are open.
+    places: Semaphore,
     cache: Cache,
     hosts: Arc<Hosts>,
     search: bool,
@@ -91,15 +97,14 @@ impl Resolver {
         options.use_hosts_file = ResolveHosts::Never;
         // Two tries at least fit into the whole time, so one lost datagram is no failure.
         options.timeout = options.timeout.min(settings.timeout / 2);
-        let dns = hickory_resolver::Resolver::builder_with_config(
-            config,
-            TokioRuntimeProvider::default(),
-        )
-        .with_options(options)
-        .build()
-        .map_err(ResolverError::Setup)?;
+        let queries = settings.queries.min(Semaphore::MAX_PERMITS);
+        let dns = Dns::builder_with_config(config, Sockets::new(queries))
+            .with_options(options)
+            .build()
+            .map_err(ResolverError::Setup)?;
         Ok(Self {
             dns,
+            places: Semaphore::new(queries),
             cache: Cache::new(),
             hosts: Arc::new(hosts),
             search: settings.search,
@@ -174,8 +179,12 @@ impl Resolver {
         }
     }
 
-    /// Asks the name servers, and keeps what they answer.
+    /// Asks the name servers when it is its turn, and keeps what they answer.
     async fn ask(&self, question: Question, deadline: Deadline) -> Result<Answer, Failure> {
+        let Ok(Ok(_place)) = timeout_at(deadline, self.places.acquire()).await else {
+            let detail = "as many names are looked up already as may be";
+            return Err(Failure::new(Reason::ConnectionLimit, detail));
+        };
         let (name, family) = question.clone();
         let lookup = timeout_at(deadline, self.dns.lookup(name, family));
         let Ok(looked_up) = lookup.await else {
@@ -257,6 +266,8 @@ fn has_route(address: IpAddr) -> bool {
 fn classify(error: &NetError) -> Reason {
     if matches!(error, NetError::Timeout) {
         Reason::DnsTimeout
+    } else if matches!(error, NetError::Io(error) if super::is_out_of_descriptors(error)) {
+        Reason::ConnectionLimit
     } else {
         Reason::DnsError
     }

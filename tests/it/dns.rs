@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 
 use crate::harness::dns::{Answer, DnsServer};
 use crate::harness::origin::Origin;
+use crate::harness::vacant::Unanswering;
 use crate::harness::{Builder, TestProxy, connect_head, read_head, send};
 
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
@@ -294,6 +295,26 @@ async fn of_two_hundred_addresses_the_one_that_answers_is_found() {
     .await;
     let proxy = builder(&server).start().await;
     proxy.tunnel(&format!("a.dns.test:{}", origin.port())).await;
+}
+
+#[tokio::test]
+async fn behind_many_addresses_that_do_not_answer_the_one_that_does_is_found() {
+    let origin = Origin::answering("").await;
+    let port = origin.port();
+    // More than are dialled at once, and none of them says no.
+    let silent = (1..=5).map(|last| Unanswering::at(([127, 0, 5, last], port).into()));
+    let _silent = futures_util::future::join_all(silent).await;
+    let server = DnsServer::start(|_, _| {
+        let silent = (1..=5).map(|last| [127, 0, 5, last]);
+        let addresses = silent.chain([LOOPBACK]).map(IpAddr::from);
+        Answer::Addresses(addresses.collect(), 60)
+    })
+    .await;
+    let proxy = builder(&server)
+        .with(|config| config.connect_timeout = Duration::from_secs(4))
+        .start()
+        .await;
+    proxy.tunnel(&format!("a.dns.test:{port}")).await;
 }
 
 #[tokio::test]

@@ -63,7 +63,7 @@ impl Gateway {
         let (drainer, drain) = Drainer::new(&config, Arc::clone(&tunnels), Arc::clone(&metrics));
         let policy = String::from_utf8(upstreams.with_ports(policy.as_bytes())).unwrap();
         let enforced = Enforced::new(built(&policy), Arc::clone(&metrics));
-        let dialer = Dialer::new(config.connect_timeout, Vec::new());
+        let dialer = Dialer::new(config.connect_timeout, Vec::new(), 100);
         let resolver = resolver(&config, hosts()).unwrap();
         let proxy = Proxy::new(config, enforced, resolver, dialer, tunnels, Arc::clone(&metrics), 100);
         let proxy = Arc::new(proxy.unwrap());

@@ -1,5 +1,5 @@
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -120,6 +120,63 @@ fn a_limit_that_the_descriptors_are_not_good_for_leaves_the_admin_port_its_own()
     wait_for(&running, ACTIVE, |active| active == 0);
     let served = ask(running.proxy, DENIED);
     assert!(served.starts_with("HTTP/1.1 403 "), "{served}");
+}
+
+#[test]
+fn names_that_nobody_answers_for_leave_descriptors_to_the_admin_port_and_to_other_clients() {
+    // It takes every question and says nothing.
+    let name_server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = origin.local_addr().unwrap().to_string();
+    let running = start(
+        1000,
+        &[
+            (
+                "OUTGATE_DNS_SERVERS",
+                &name_server.local_addr().unwrap().to_string(),
+            ),
+            ("OUTGATE_ALLOW", &format!("*.dns.test:443 {target}")),
+        ],
+    );
+    let room = metric(&running, "outgate_connections_limit ");
+    let ask_for = |name: u64| {
+        let mut client = connect(running.proxy);
+        let host = format!("n{name}.dns.test:443");
+        write!(client, "CONNECT {host} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        client
+    };
+    let clients: Vec<_> = (0..room - 40).map(ask_for).collect();
+    let looked_up = "outgate_dns_lookup_duration_seconds_count{result=\"dns_timeout\"} ";
+    let deadline = Instant::now() + PATIENCE;
+    // For as long as they wait, and their questions are asked again and again.
+    while !get(running.admin, "/metrics").contains(looked_up) {
+        let health = get(running.admin, "/livez");
+        assert!(health.starts_with("HTTP/1.1 200 "), "{health}");
+        let mut client = connect(running.proxy);
+        write!(client, "CONNECT {target} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut status = [0; "HTTP/1.1 200".len()];
+        client.read_exact(&mut status).unwrap();
+        assert_eq!(String::from_utf8_lossy(&status), "HTTP/1.1 200");
+        origin.accept().unwrap();
+        assert!(Instant::now() < deadline);
+    }
+    // Whoever did not get to ask is told that it was the gateway.
+    let answers: Vec<_> = clients
+        .into_iter()
+        .map(|client| {
+            let mut status = String::new();
+            BufReader::new(client).read_line(&mut status).unwrap();
+            status
+        })
+        .collect();
+    let of = |status: &str| {
+        let those = answers.iter().filter(|answer| answer.starts_with(status));
+        those.count()
+    };
+    let silent = of("HTTP/1.1 504 egress failed: dns_timeout\r\n");
+    let crowded = of("HTTP/1.1 503 egress failed: connection_limit\r\n");
+    assert!(silent > 0 && crowded > 0, "{answers:?}");
+    assert_eq!(silent + crowded, answers.len(), "{answers:?}");
 }
 
 #[test]

@@ -1,10 +1,13 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, TcpStream};
+use std::time::Instant;
 
-use super::{PATIENCE, Running, metric};
+use super::{PATIENCE, Running, get, metric};
 use crate::harness::dns::{Answer, DnsServer};
+use crate::harness::vacant::Unanswering;
 
 const MEMORY: &str = "process_resident_memory_bytes ";
+const DESCRIPTORS: &str = "process_open_fds ";
 
 /// A gateway whose names this server looks up.
 fn start(server: &DnsServer, variables: &[(&str, &str)]) -> Running {
@@ -52,4 +55,39 @@ async fn names_of_thousands_of_addresses_cost_no_more_memory_than_others() {
     (10..10 + NAMES).for_each(look_up);
     let each = metric(&running, MEMORY).saturating_sub(before) / NAMES;
     assert!(each < 64 * 1024, "{each} bytes for each name");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_addresses_do_not_answer_a_request_holds_few_descriptors() {
+    const CLIENTS: u64 = 24;
+    let silent = Unanswering::start().await;
+    let server = DnsServer::start(|_, _| {
+        Answer::Addresses((1..=40).map(|last| [127, 0, 3, last].into()).collect(), 60)
+    })
+    .await;
+    let running = start(
+        &server,
+        &[
+            ("OUTGATE_ALLOW_ADDRESSES", "127.0.0.0/8"),
+            ("OUTGATE_CONNECT_TIMEOUT", "3s"),
+        ],
+    );
+    let target = format!("a.dns.test:{}", silent.port());
+    let before = metric(&running, DESCRIPTORS);
+    let clients: Vec<_> = (0..CLIENTS).map(|_| ask(&running, &target)).collect();
+    let all_failed = format!(
+        "outgate_connect_duration_seconds_count{{result=\"connection_timeout\"}} {CLIENTS}\n"
+    );
+    let (mut most, started) = (0, Instant::now());
+    while !get(running.admin, "/metrics").contains(&all_failed) {
+        most = most.max(metric(&running, DESCRIPTORS) - before);
+        assert!(started.elapsed() < PATIENCE);
+    }
+    // One towards the client and one towards the upstream, those that are shared, and the scrape has one.
+    let further = outgate::limits::MOST_FURTHER_ATTEMPTS as u64;
+    assert!(most <= CLIENTS * 2 + further + 8, "{most} descriptors");
+    for client in clients {
+        let answer = answer(client);
+        assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    }
 }
