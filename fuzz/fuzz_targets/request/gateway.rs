@@ -82,7 +82,7 @@ impl Gateway {
 
     /// Connections that were answered without a request, since this was last asked. Dear, so asked when in doubt.
     pub(crate) fn rejections(&self) -> u64 {
-        let text = self.metrics.render(Exposition::Text, 0);
+        let text = self.metrics.render(Exposition::Text, 0).unwrap();
         let of = |name: &str| {
             let lines = text.lines().filter(|line| line.starts_with(name));
             lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
