@@ -106,6 +106,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and (eq (.Values.updateStrategy.maxSurge | toString | trimSuffix "%") "0") (eq (.Values.updateStrategy.maxUnavailable | toString | trimSuffix "%") "0") -}}
 {{- fail "updateStrategy.maxSurge and updateStrategy.maxUnavailable are both 0: no pod could be replaced" -}}
 {{- end -}}
+{{- if and (eq .Values.kind "DaemonSet") (ne (.Values.updateStrategy.maxSurge | toString | trimSuffix "%") "0") (ne (.Values.updateStrategy.maxUnavailable | toString | trimSuffix "%") "0") -}}
+{{- fail "updateStrategy.maxSurge and updateStrategy.maxUnavailable are both set: a DaemonSet takes one of them; set the other to 0" -}}
+{{- end -}}
 {{- if and .Values.service.trafficDistribution (semverCompare "<1.31.0-0" .Capabilities.KubeVersion.Version) -}}
 {{- fail (printf "service.trafficDistribution needs Kubernetes 1.31, and this is %s" .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
@@ -156,7 +159,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "outgate.proxyEnv" -}}
 {{- $url := include "outgate.url" . | quote -}}
 {{- $local := list "localhost" "127.0.0.1" "::1" ".svc" (printf ".%s" .Values.clusterDomain) -}}
-{{- $direct := concat $local .Values.proxyEnv.clusterRanges .Values.proxyEnv.noProxy | uniq | join "," | quote -}}
+{{- $direct := concat $local (default list .Values.proxyEnv.clusterRanges) (default list .Values.proxyEnv.noProxy) | uniq | join "," | quote -}}
 HTTP_PROXY: {{ $url }}
 HTTPS_PROXY: {{ $url }}
 NO_PROXY: {{ $direct }}
@@ -174,7 +177,7 @@ NODE_USE_ENV_PROXY: "1"
 
 {{/* Ranges the fence opens: those it is told to, and those the gateway's own address guard is told to let through. */}}
 {{- define "outgate.allowedRanges" -}}
-{{- $written := concat .Values.networkPolicy.allowRanges .Values.config.allowAddresses -}}
+{{- $written := concat (default list .Values.networkPolicy.allowRanges) (default list .Values.config.allowAddresses) -}}
 {{- range .Values.policy.rules -}}
 {{- $written = concat $written (default list .addresses) -}}
 {{- end -}}
@@ -188,7 +191,7 @@ NODE_USE_ENV_PROXY: "1"
 {{/* The name servers of config.dnsServers, 10.0.0.10, [fd00::a]:5353 or fd00::a, as ranges and ports. */}}
 {{- define "outgate.nameServers" -}}
 {{- $servers := list -}}
-{{- range without .Values.config.dnsServers "resolv.conf" -}}
+{{- range without (default list .Values.config.dnsServers) "resolv.conf" -}}
 {{- $address := . -}}
 {{- $port := "53" -}}
 {{- if regexMatch "^([0-9.]+|\\[.*\\]):[0-9]+$" . -}}
