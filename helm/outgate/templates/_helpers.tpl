@@ -175,6 +175,21 @@ NODE_USE_ENV_PROXY: "1"
 {{- if contains "/" . }}{{ . }}{{ else if contains ":" . }}{{ . }}/128{{ else }}{{ . }}/32{{ end -}}
 {{- end -}}
 
+{{/* Ranges the fence closes, by family: those it is told to, and those that workloads reach without the gateway. */}}
+{{- define "outgate.clusterRanges" -}}
+{{- $ipv4 := default list .Values.networkPolicy.clusterRanges.ipv4 -}}
+{{- $ipv6 := default list .Values.networkPolicy.clusterRanges.ipv6 -}}
+{{- range .Values.proxyEnv.clusterRanges -}}
+{{- $range := include "outgate.range" . -}}
+{{- if contains ":" . -}}
+{{- $ipv6 = append $ipv6 $range -}}
+{{- else -}}
+{{- $ipv4 = append $ipv4 $range -}}
+{{- end -}}
+{{- end -}}
+{{- dict "ipv4" (uniq $ipv4) "ipv6" (uniq $ipv6) | toJson -}}
+{{- end -}}
+
 {{/* Ranges the fence opens: those it is told to, and those the gateway's own address guard is told to let through. */}}
 {{- define "outgate.allowedRanges" -}}
 {{- $written := concat (default list .Values.networkPolicy.allowRanges) (default list .Values.config.allowAddresses) -}}
