@@ -242,7 +242,10 @@ impl Progress {
             // However late it reads: the wait for its next request begins when it has this answer.
             self.restart_clock();
         }
-        self.end_held_back.wake();
+        // hyper flushes whenever it is polled: woken for that, its task would run without a pause.
+        if self.in_flight.load(Ordering::Relaxed) == 0 {
+            self.end_held_back.wake();
+        }
     }
 
     /// Notes that hyper answers by itself, which is dropped.

@@ -185,6 +185,10 @@ impl Resolver {
             let detail = "as many names are looked up already as may be";
             return Err(Failure::new(Reason::ConnectionLimit, detail));
         };
+        // Whoever had the place before may have asked the same.
+        if let Some(answer) = self.cache.get(&question) {
+            return Ok(answer);
+        }
         let (name, family) = question.clone();
         let lookup = timeout_at(deadline, self.dns.lookup(name, family));
         let Ok(looked_up) = lookup.await else {

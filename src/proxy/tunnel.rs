@@ -22,8 +22,9 @@ use crate::reason::Reason;
 use crate::target::Target;
 use crate::tunnels::{Opening, Tunnel, TunnelRecord};
 
-/// What a side sent before it was reset is handed on as long as the other takes some of it within this time.
-const LAST_BYTES: Duration = Duration::from_secs(1);
+/// What a side sent before it was reset is handed on as long as the other takes some of it within this time: a slow
+/// link needs that long until the kernel's buffer has room again.
+const LAST_BYTES: Duration = Duration::from_secs(5);
 
 /// A connected upstream that takes over from HTTP once the client has its answer.
 #[derive(Debug)]

@@ -13,6 +13,8 @@ mod descriptors;
 mod drain;
 // Which spans are exported, and that they are before the end.
 mod exported;
+// Who has nothing more to say, and waits.
+mod half_closed;
 // Name servers and names that mean harm.
 mod names;
 // The policy file, from the command line.
