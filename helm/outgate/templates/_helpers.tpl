@@ -190,11 +190,26 @@ NODE_USE_ENV_PROXY: "1"
 {{- dict "ipv4" (uniq $ipv4) "ipv6" (uniq $ipv6) | toJson -}}
 {{- end -}}
 
-{{/* Ranges the fence opens: those it is told to, and those the gateway's own address guard is told to let through. */}}
+{{/* Ranges the fence opens: those it is told to, and those the gateway's own address guard lets through, which are targets
+that are addresses as well. */}}
 {{- define "outgate.allowedRanges" -}}
 {{- $written := concat (default list .Values.networkPolicy.allowRanges) (default list .Values.config.allowAddresses) -}}
+{{- $hosts := list -}}
+{{- range regexSplit "[,\\s]+" (join "," .Values.config.allow) -1 -}}
+{{- $authority := regexReplaceAll "^(?i:http)://(\\[[^]]*\\][^/]*|[^/]*).*" . "${1}" -}}
+{{- $hosts = append $hosts (regexReplaceAll "^(\\[.*\\]|[^:]*):[^:]*$" $authority "${1}") -}}
+{{- end -}}
 {{- range .Values.policy.rules -}}
+{{- if ne .action "deny" -}}
 {{- $written = concat $written (default list .addresses) -}}
+{{- $hosts = concat $hosts .hosts -}}
+{{- end -}}
+{{- end -}}
+{{- range $hosts -}}
+{{- $host := . | trimPrefix "[" | trimSuffix "]" -}}
+{{- if regexMatch "^([0-9]+(\\.[0-9]+){3}|[0-9a-fA-F.]*:[0-9a-fA-F.:]*)(/[0-9]+)?$" $host -}}
+{{- $written = append $written $host -}}
+{{- end -}}
 {{- end -}}
 {{- $ranges := list -}}
 {{- range $written -}}
