@@ -175,6 +175,19 @@ NODE_USE_ENV_PROXY: "1"
 {{- if contains "/" . }}{{ . }}{{ else if contains ":" . }}{{ . }}/128{{ else }}{{ . }}/32{{ end -}}
 {{- end -}}
 
+{{/* The egress rule for DNS. An empty list in it would be everywhere, and every port. */}}
+{{- define "outgate.dnsRule" -}}
+{{- if and .Values.networkPolicy.dns .Values.networkPolicy.dnsPorts -}}
+- to:
+    {{- toYaml .Values.networkPolicy.dns | nindent 4 }}
+  ports:
+    {{- range .Values.networkPolicy.dnsPorts }}
+    - { protocol: UDP, port: {{ . }} }
+    - { protocol: TCP, port: {{ . }} }
+    {{- end }}
+{{- end -}}
+{{- end -}}
+
 {{/* Ranges the fence closes, by family: those it is told to, and those that workloads reach without the gateway. */}}
 {{- define "outgate.clusterRanges" -}}
 {{- $ipv4 := default list .Values.networkPolicy.clusterRanges.ipv4 -}}
