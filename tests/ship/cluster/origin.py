@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import dns_responder
 
 PAGE = b"the page"
-SLOW_PARTS, SECONDS_BETWEEN_PARTS = 30, 0.1
+SLOW_PARTS, SECONDS_BETWEEN_PARTS = 70, 0.1
 
 
 class Handler(BaseHTTPRequestHandler):

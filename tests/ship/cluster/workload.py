@@ -13,7 +13,7 @@ from pathlib import Path
 ORIGIN = "allowed.test"
 PAGE = b"the page"
 PAGE_URL, SLOW_URL = f"http://{ORIGIN}/page", f"http://{ORIGIN}/slow"
-SLOW_PAGE = PAGE * 30
+SLOW_PAGE = PAGE * 70
 
 stop = Path("/tmp/stop")
 came: Counter[str] = Counter()
@@ -50,7 +50,7 @@ def kept_alive() -> None:
 
 
 def slow_through_a_tunnel() -> None:
-    """Three seconds: longer than the gateway goes on accepting once it is told to stop."""
+    """Seven seconds: longer than the gateway goes on accepting once it is told to stop."""
     connection = connect()
     connection.set_tunnel(ORIGIN, 80)
     get(connection, "/slow", SLOW_PAGE)
