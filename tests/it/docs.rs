@@ -184,7 +184,12 @@ fn the_chart_has_exactly_the_variables() {
     assert_eq!(keys(&values["config"]), real);
     let schema = include_str!("../../helm/outgate/values.schema.json");
     let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
-    assert_eq!(keys(&schema["properties"]["config"]["properties"]), real);
+    let described = &schema["properties"]["config"]["properties"];
+    assert_eq!(keys(described), real);
+    for variable in VARIABLES {
+        let description = &described[camel_case(variable.name)]["description"];
+        assert_eq!(description, variable.meaning, "{}", variable.name);
+    }
     assert_eq!(
         schema["properties"]["config"]["additionalProperties"],
         false

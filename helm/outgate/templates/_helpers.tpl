@@ -26,7 +26,7 @@ app.kubernetes.io/component: test
 {{- end -}}
 
 {{- define "outgate.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" | quote }}
 {{ include "outgate.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
@@ -72,12 +72,21 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- regexFind "[0-9]+$" (regexSplit "[,\\s]+" . -1 | first) -}}
 {{- end -}}
 
+{{/* What ports, probes and the grace period follow from. */}}
+{{- define "outgate.known" -}}
+{{- $defaults := dict "listen" (list "[::]:3128") "adminListen" "[::]:9090" "drainDelay" "5s" "drainTimeout" "25s" -}}
+{{- range $key, $default := $defaults -}}
+{{- $_ := set $defaults $key (default $default (get $.Values.config $key)) -}}
+{{- end -}}
+{{- toJson $defaults -}}
+{{- end -}}
+
 {{- define "outgate.proxyPort" -}}
-{{- include "outgate.portOf" (join "," .Values.config.listen | default "[::]:3128") -}}
+{{- include "outgate.portOf" ((include "outgate.known" . | fromJson).listen | join ",") -}}
 {{- end -}}
 
 {{- define "outgate.adminPort" -}}
-{{- include "outgate.portOf" (default "[::]:9090" .Values.config.adminListen) -}}
+{{- include "outgate.portOf" (include "outgate.known" . | fromJson).adminListen -}}
 {{- end -}}
 
 {{/* Whole seconds of a duration such as 250ms, 10s, 1m30s, rounded up. */}}
@@ -93,8 +102,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* The drain, and a moment for what follows it. */}}
 {{- define "outgate.terminationGracePeriodSeconds" -}}
-{{- $delay := include "outgate.seconds" (default "5s" .Values.config.drainDelay) -}}
-{{- $timeout := include "outgate.seconds" (default "25s" .Values.config.drainTimeout) -}}
+{{- $known := include "outgate.known" . | fromJson -}}
+{{- $delay := include "outgate.seconds" $known.drainDelay -}}
+{{- $timeout := include "outgate.seconds" $known.drainTimeout -}}
 {{- add $delay $timeout 5 -}}
 {{- end -}}
 
@@ -109,8 +119,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and (eq .Values.kind "DaemonSet") (ne (.Values.updateStrategy.maxSurge | toString | trimSuffix "%") "0") (ne (.Values.updateStrategy.maxUnavailable | toString | trimSuffix "%") "0") -}}
 {{- fail "updateStrategy.maxSurge and updateStrategy.maxUnavailable are both set: a DaemonSet takes one of them; set the other to 0" -}}
 {{- end -}}
-{{- if and .Values.service.trafficDistribution (semverCompare "<1.31.0-0" .Capabilities.KubeVersion.Version) -}}
-{{- fail (printf "service.trafficDistribution needs Kubernetes 1.31, and this is %s" .Capabilities.KubeVersion.Version) -}}
+{{- with .Values.service.trafficDistribution -}}
+{{- $least := eq . "PreferClose" | ternary "1.31" "1.34" -}}
+{{- if semverCompare (printf "<%s.0-0" $least) $.Capabilities.KubeVersion.Version -}}
+{{- fail (printf "service.trafficDistribution: %s needs Kubernetes %s, and this is %s" . $least $.Capabilities.KubeVersion.Version) -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.policy .Values.config.policyFile -}}
 {{- fail "policy and config.policyFile both say where the policy comes from; set one of them" -}}
@@ -149,6 +162,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- if and .Values.autoscaling.enabled .Values.autoscaling.targetCPUUtilizationPercentage (not (dig "requests" "cpu" "" .Values.resources)) -}}
 {{- fail "autoscaling.targetCPUUtilizationPercentage is a share of resources.requests.cpu, which is not set" -}}
+{{- end -}}
+{{- $ports := list -}}
+{{- range regexSplit "[,\\s]+" (join "," .Values.config.listen) -1 -}}
+{{- $ports = append $ports (regexFind "[0-9]+$" .) -}}
+{{- end -}}
+{{- if gt (len (uniq $ports)) 1 -}}
+{{- fail (printf "config.listen names the ports %s: the Service leads to one of them; listen on one port" (uniq $ports | join ", ")) -}}
+{{- end -}}
+{{- if eq (int .Values.service.port) (int .Values.service.adminPort) -}}
+{{- fail "service.port and service.adminPort are the same port" -}}
 {{- end -}}
 {{- if eq (include "outgate.proxyPort" .) (include "outgate.adminPort" .) -}}
 {{- fail "config.listen and config.adminListen name the same port" -}}
@@ -247,9 +270,32 @@ that are addresses as well. */}}
 {{- toJson $servers -}}
 {{- end -}}
 
+{{/* enforce or report, as far as the chart knows: a file of one's own may say otherwise. */}}
+{{- define "outgate.mode" -}}
+{{- .Values.config.mode | default .Values.policy.mode | default "enforce" -}}
+{{- end -}}
+
+{{/* What the answer to a request for a name on no list has in it, or may have: not everyone refuses it. */}}
+{{- define "outgate.unlistedAnswer" -}}
+{{- $hosts := list -}}
+{{- range .Values.policy.rules -}}
+{{- $hosts = concat $hosts .hosts -}}
+{{- end -}}
+{{- if or (has "*" $hosts) (eq (include "outgate.mode" .) "report") .Values.config.config .Values.config.policyFile -}}
+"error":"
+{{- else -}}
+"error":"host_not_allowed"
+{{- end -}}
+{{- end -}}
+
 {{/* The environment of the gateway; empty if nothing is set. */}}
 {{- define "outgate.env" -}}
-{{- range $key, $value := .Values.config }}
+{{- $config := .Values.config }}
+{{- if not (has $config.config (list nil "" "none")) }}
+{{- /* The file could say otherwise, and the chart does not read it: variables win over it. */ -}}
+{{- $config = merge (include "outgate.known" . | fromJson) $config }}
+{{- end }}
+{{- range $key, $value := $config }}
 {{- $text := include "outgate.text" $value }}
 {{- if $text }}
 - name: OUTGATE_{{ snakecase $key | upper }}
