@@ -17,6 +17,12 @@ for found in objects.values():
     assert sidecar["restartPolicy"] == "Always", "a Job would not end"
     assert {"name": "OUTGATE_LISTEN", "value": "127.0.0.1:3128"} in sidecar["env"]
     assert {"name": "OUTGATE_INSPECT_LISTEN", "value": "off"} in sidecar["env"]
+    # A workload may serve 9090 itself.
+    (port,) = sidecar["ports"]
+    assert {"name": "OUTGATE_ADMIN_LISTEN", "value": f"[::]:{port['containerPort']}"} in sidecar["env"]
+    assert port["containerPort"] == 19090
+    for probe in ("startupProbe", "livenessProbe"):
+        assert sidecar[probe]["httpGet"]["port"] == port["name"]
     assert pod["enableServiceLinks"] is False
     for container in pod["containers"]:
         variables = {variable["name"]: variable["value"] for variable in container["env"]}
