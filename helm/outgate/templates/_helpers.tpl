@@ -62,6 +62,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
+{{/* The items of a list, of which one text may have several, as a variable may. */}}
+{{- define "outgate.items" -}}
+{{- without (regexSplit "[,\\s]+" (join "," .) -1) "" | toJson -}}
+{{- end -}}
+
 {{/* Where workloads reach the gateway. */}}
 {{- define "outgate.url" -}}
 {{- printf "http://%s.%s.svc.%s:%v" (include "outgate.fullname" .) .Release.Namespace .Values.clusterDomain .Values.service.port -}}
@@ -164,7 +169,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- fail "autoscaling.targetCPUUtilizationPercentage is a share of resources.requests.cpu, which is not set" -}}
 {{- end -}}
 {{- $ports := list -}}
-{{- range regexSplit "[,\\s]+" (join "," .Values.config.listen) -1 -}}
+{{- range include "outgate.items" .Values.config.listen | fromJsonArray -}}
 {{- $ports = append $ports (regexFind "[0-9]+$" .) -}}
 {{- end -}}
 {{- if gt (len (uniq $ports)) 1 -}}
@@ -231,7 +236,7 @@ that are addresses as well. */}}
 {{- define "outgate.allowedRanges" -}}
 {{- $written := concat (default list .Values.networkPolicy.allowRanges) (default list .Values.config.allowAddresses) -}}
 {{- $hosts := list -}}
-{{- range regexSplit "[,\\s]+" (join "," .Values.config.allow) -1 -}}
+{{- range include "outgate.items" .Values.config.allow | fromJsonArray -}}
 {{- $authority := regexReplaceAll "^(?i:http)://(\\[[^]]*\\][^/]*|[^/]*).*" . "${1}" -}}
 {{- $hosts = append $hosts (regexReplaceAll "^(\\[.*\\]|[^:]*):[^:]*$" $authority "${1}") -}}
 {{- end -}}
@@ -248,7 +253,7 @@ that are addresses as well. */}}
 {{- end -}}
 {{- end -}}
 {{- $ranges := list -}}
-{{- range $written -}}
+{{- range include "outgate.items" $written | fromJsonArray -}}
 {{- $ranges = append $ranges (include "outgate.range" .) -}}
 {{- end -}}
 {{- $ranges | uniq | toJson -}}
@@ -257,7 +262,7 @@ that are addresses as well. */}}
 {{/* The name servers of config.dnsServers, 10.0.0.10, [fd00::a]:5353 or fd00::a, as ranges and ports. */}}
 {{- define "outgate.nameServers" -}}
 {{- $servers := list -}}
-{{- range without (default list .Values.config.dnsServers) "resolv.conf" -}}
+{{- range without (include "outgate.items" .Values.config.dnsServers | fromJsonArray) "resolv.conf" -}}
 {{- $address := . -}}
 {{- $port := "53" -}}
 {{- if regexMatch "^([0-9.]+|\\[.*\\]):[0-9]+$" . -}}
