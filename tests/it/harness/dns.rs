@@ -1,8 +1,7 @@
 //! A name server that answers as a test says.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, Query, ResponseCode};
@@ -37,12 +36,12 @@ pub(crate) enum Answer {
 /// A name server on loopback, over UDP and TCP.
 pub(crate) struct DnsServer {
     pub(crate) address: SocketAddr,
-    asked: Arc<AtomicUsize>,
+    asked: Arc<Asked>,
     serving: [JoinHandle<()>; 2],
 }
 
 impl DnsServer {
-    /// `script` gets the name, without its last dot, and how many questions came before.
+    /// `script` gets the name, without its last dot, and how many questions for the same family came before.
     pub(crate) async fn start<F>(script: F) -> Self
     where
         F: Fn(&str, usize) -> Answer + Send + Sync + 'static,
@@ -58,7 +57,7 @@ impl DnsServer {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let socket = Arc::new(UdpSocket::bind(address).await.unwrap());
-        let asked = Arc::new(AtomicUsize::new(0));
+        let asked = Arc::new(Asked::default());
         let counter = Arc::clone(&asked);
         let script = Arc::new(script);
         let over_tcp = tokio::spawn(over_tcp(listener, Arc::clone(&script)));
@@ -68,7 +67,7 @@ impl DnsServer {
                 let Ok(query) = Message::from_vec(&buffer[..length]) else {
                     continue;
                 };
-                let before = counter.fetch_add(1, Ordering::SeqCst);
+                let before = counter.before(&query);
                 let Some((answer, late)) = reply(&query, &*script, before, false) else {
                     continue;
                 };
@@ -94,10 +93,46 @@ impl DnsServer {
         }
     }
 
-    /// How many questions came so far; a lookup is two, A and AAAA.
-    pub(crate) fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+    /// How many questions for this family came so far over UDP; a lookup is two, A and AAAA.
+    ///
+    /// Where there is an A, an AAAA that takes long is left and may be asked for again.
+    pub(crate) fn asked(&self, family: RecordType) -> usize {
+        self.asked.of(family)
     }
+}
+
+/// The questions that came, by their message identifiers.
+///
+/// One that is not answered soon is sent again as it was (RFC 1035 §4.2.1): that is no other question.
+#[derive(Default)]
+struct Asked(Mutex<Vec<(u16, Query)>>);
+
+impl Asked {
+    /// How many questions for the same family came before this one, which is noted.
+    fn before(&self, query: &Message) -> usize {
+        let mut asked = self.0.lock().unwrap();
+        let Some(question) = query.queries.first() else {
+            return 0;
+        };
+        let asking = (query.metadata.id, question.clone());
+        let known = asked.iter().position(|known| *known == asking);
+        let position = known.unwrap_or_else(|| {
+            asked.push(asking);
+            asked.len() - 1
+        });
+        count(&asked[..position], question.query_type())
+    }
+
+    fn of(&self, family: RecordType) -> usize {
+        count(&self.0.lock().unwrap(), family)
+    }
+}
+
+fn count(asked: &[(u16, Query)], family: RecordType) -> usize {
+    asked
+        .iter()
+        .filter(|(_, question)| question.query_type() == family)
+        .count()
 }
 
 fn reply(

@@ -2,9 +2,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, TcpStream};
 use std::time::Instant;
 
+use hickory_resolver::proto::rr::RecordType;
+
 use super::{PATIENCE, Running, get, metric};
 use crate::harness::dns::{Answer, DnsServer};
-use crate::harness::vacant::Unanswering;
+use crate::harness::vacant::{Unanswering, Vacant};
 
 const MEMORY: &str = "process_resident_memory_bytes ";
 const DESCRIPTORS: &str = "process_open_fds ";
@@ -72,6 +74,15 @@ async fn however_many_addresses_do_not_answer_a_request_holds_few_descriptors() 
             ("OUTGATE_CONNECT_TIMEOUT", "3s"),
         ],
     );
+    // So that none of the clients looks the name up, which takes descriptors too.
+    let refusing = Vacant::take();
+    let known = (0..10).any(|_| {
+        let asked = server.asked(RecordType::AAAA);
+        let answer = answer(ask(&running, &format!("a.dns.test:{}", refusing.port())));
+        assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+        asked > 0 && server.asked(RecordType::AAAA) == asked
+    });
+    assert!(known, "an AAAA is asked for again and again");
     let target = format!("a.dns.test:{}", silent.port());
     let before = metric(&running, DESCRIPTORS);
     let clients: Vec<_> = (0..CLIENTS).map(|_| ask(&running, &target)).collect();

@@ -32,8 +32,9 @@ fn answer(mut client: &TcpStream) -> Vec<u8> {
 
 #[test]
 fn whoever_waits_to_be_accepted_when_the_listener_closes_is_answered() {
-    const DELAY: Duration = Duration::from_secs(1);
-    let mut running = gateway(1, "1s", "10s");
+    // Long enough for a busy machine to stop the process in.
+    const DELAY: Duration = Duration::from_secs(5);
+    let mut running = gateway(1, "5s", "10s");
     running.signal(Signal::TERM);
     running.line("draining");
     let draining = Instant::now();
@@ -65,20 +66,23 @@ fn lost(proxy: SocketAddr) -> usize {
 #[test]
 fn clients_that_come_until_the_listener_is_closed_are_answered() {
     const ROUNDS: usize = 10;
-    // The kernel resets whom it accepts between the gateway's last look and the close: one client in fifty rounds.
-    const LOST_BY_THE_KERNEL: usize = 2;
+    const CLIENTS: usize = 4;
+    // The kernel resets whom it accepts between the gateway's last look and the close: once in fifty rounds, where
+    // nothing comes between the two. Then each client may lose its connection, and gets no other.
+    const ROUNDS_WITH_LOSSES: usize = 3;
     let round = |_| {
         let mut running = gateway(1, "50ms", "5s");
         let proxy = running.proxy;
-        let clients = [(); 4].map(|()| thread::spawn(move || lost(proxy)));
+        let clients = [(); CLIENTS].map(|()| thread::spawn(move || lost(proxy)));
         running.signal(Signal::TERM);
         let lost = clients.map(|client| client.join().unwrap());
         assert_eq!(running.line("drained")["connections_cut"], 0);
         lost.iter().sum::<usize>()
     };
     let lost: Vec<_> = (0..ROUNDS).map(round).collect();
+    let with_losses = lost.iter().filter(|lost| **lost > 0).count();
     assert!(
-        lost.iter().sum::<usize>() <= LOST_BY_THE_KERNEL,
+        with_losses <= ROUNDS_WITH_LOSSES && lost.iter().all(|lost| *lost <= CLIENTS),
         "lost in each round: {lost:?}"
     );
 }
