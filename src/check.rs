@@ -142,7 +142,7 @@ pub async fn check(
         Err(denial) => (Outcome::Denied, policy.reason_told(&client, denial)),
         Ok(permit) => match resolve(resolver, target.host()).await {
             Ok(resolved) => {
-                addresses = judge(permit, dialer, &resolved, target.port()).await;
+                addresses = judge(permit, dialer, &resolved, target.port());
                 let (outcome, reason, told) = conclude(permit, &addresses);
                 detail = told.to_owned();
                 (outcome, reason)
@@ -170,16 +170,15 @@ async fn resolve(resolver: &Resolver, host: &Host) -> Result<Vec<IpAddr>, (Reaso
     }
 }
 
-async fn judge(permit: &Permit, dialer: &Dialer, addresses: &[IpAddr], port: u16) -> Vec<Judged> {
+fn judge(permit: &Permit, dialer: &Dialer, addresses: &[IpAddr], port: u16) -> Vec<Judged> {
     let mut judged = Vec::with_capacity(addresses.len());
     for address in addresses {
         let verdict = match permit.admits(*address) {
             Err(prohibited) => AddressVerdict::Prohibited(prohibited),
             Ok(())
-                if matches!(
-                    dialer.is_gateway(SocketAddr::new(*address, port)).await,
-                    Ok(true)
-                ) =>
+                if dialer
+                    .is_gateway(SocketAddr::new(*address, port))
+                    .is_ok_and(|own| own) =>
             {
                 AddressVerdict::Loop
             }

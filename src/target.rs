@@ -42,9 +42,7 @@ impl Host {
         }
         name::normalise(text)
     }
-}
 
-impl Host {
     /// As telemetry tells an address: without brackets, which OpenTelemetry's conventions do not have.
     #[must_use]
     pub fn without_brackets(&self) -> Cow<'_, str> {

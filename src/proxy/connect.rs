@@ -7,11 +7,11 @@
 mod race;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -56,7 +56,7 @@ impl Dialer {
         addresses: &[IpAddr],
         port: u16,
     ) -> Result<(TcpStream, SocketAddr), Failure> {
-        let vetted = self.vet(permit, addresses, port).await?;
+        let vetted = self.vet(permit, addresses, port)?;
         let deadline = Instant::now() + self.timeout;
         match vetted.as_slice() {
             [only] => {
@@ -80,7 +80,7 @@ impl Dialer {
     }
 
     /// The addresses that may be dialled, in the order to try them.
-    async fn vet(
+    fn vet(
         &self,
         permit: &Permit,
         addresses: &[IpAddr],
@@ -103,7 +103,7 @@ impl Dialer {
             .map(|ip| SocketAddr::new(ip, port))
             .collect();
         for address in &ordered {
-            let is_gateway = self.is_gateway(*address).await;
+            let is_gateway = self.is_gateway(*address);
             if is_gateway.map_err(|error| failed(*address, error))? {
                 let own = Detail::Gateway(*address);
                 return Err(Failure::new(Reason::LoopDetected, own));
@@ -116,8 +116,8 @@ impl Dialer {
     ///
     /// # Errors
     /// Without a descriptor to find out.
-    pub async fn is_gateway(&self, address: SocketAddr) -> io::Result<bool> {
-        Ok(self.own_ports.contains(&address.port()) && is_local(address).await?)
+    pub fn is_gateway(&self, address: SocketAddr) -> io::Result<bool> {
+        Ok(self.own_ports.contains(&address.port()) && is_local(address)?)
     }
 
     fn timed_out(&self, addresses: Vec<SocketAddr>) -> Failure {
@@ -157,28 +157,30 @@ fn interleave(addresses: &[IpAddr]) -> Vec<IpAddr> {
 }
 
 /// Whether an address belongs to this host: the kernel would send to it from itself.
-///
-/// Connecting a UDP socket asks the routing table and sends nothing.
-async fn is_local(address: SocketAddr) -> io::Result<bool> {
+fn is_local(address: SocketAddr) -> io::Result<bool> {
     let ip = address.ip().to_canonical();
     if ip.is_loopback() || ip.is_unspecified() {
         return Ok(true);
     }
-    let any = if address.is_ipv4() {
-        IpAddr::from(Ipv4Addr::UNSPECIFIED)
-    } else {
-        IpAddr::from(Ipv6Addr::UNSPECIFIED)
+    match routed_to(address) {
+        Ok(own) => Ok(own.ip().to_canonical() == ip),
+        Err(error) if super::is_out_of_descriptors(&error) => Err(error),
+        // This host has no address that it has no route to, or of a family that it does not know.
+        Err(_) => Ok(false),
+    }
+}
+
+/// The address from which this host would send to another, whose port is not to be 0.
+///
+/// Connecting a UDP socket asks the routing table and sends nothing.
+pub(super) fn routed_to(address: SocketAddr) -> io::Result<SocketAddr> {
+    let any = match address {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
     };
-    let probe = match UdpSocket::bind((any, 0)).await {
-        Ok(probe) => probe,
-        Err(error) if super::is_out_of_descriptors(&error) => return Err(error),
-        // This host has no address of a family that it does not know.
-        Err(_) => return Ok(false),
-    };
-    Ok(probe.connect(address).await.is_ok()
-        && probe
-            .local_addr()
-            .is_ok_and(|own| own.ip().to_canonical() == ip))
+    let probe = UdpSocket::bind((any, 0))?;
+    probe.connect(address)?;
+    probe.local_addr()
 }
 
 /// The failure to tell, of those before and another.

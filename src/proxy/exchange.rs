@@ -38,6 +38,23 @@ impl Exchange<'_> {
         body: RequestBody,
         record: &mut AccessRecord,
     ) -> Result<(Response<Incoming>, Box<Upstream>), Failure> {
+        let (response, upstream) = self.send(head, body, record).await?;
+        // What was answered is counted, by the connection it was on in the end.
+        let pool = &self.connection.proxy.metrics.pool;
+        if upstream.reused {
+            pool.reused.inc();
+        } else {
+            pool.opened.inc();
+        }
+        Ok((response, upstream))
+    }
+
+    async fn send(
+        &self,
+        head: Parts,
+        body: RequestBody,
+        record: &mut AccessRecord,
+    ) -> Result<(Response<Incoming>, Box<Upstream>), Failure> {
         let can_repeat = head.method.is_idempotent() && body.is_empty();
         let traffic = body.traffic();
         let mut upstream = self.upstream(record).await?;
@@ -45,10 +62,7 @@ impl Exchange<'_> {
         let mut request = self.prepare(head, body);
         record.sending(request.headers_mut());
         let error = match upstream.exchange(request, &traffic).await {
-            Ok(response) => {
-                self.count(&upstream);
-                return Ok((response, upstream));
-            }
+            Ok(response) => return Ok((response, upstream)),
             Err(error) => error,
         };
         let mut again = match (error, spare) {
@@ -67,21 +81,8 @@ impl Exchange<'_> {
         let mut upstream = self.dial(record).await?;
         record.sending(again.headers_mut());
         match upstream.exchange(again, &traffic).await {
-            Ok(response) => {
-                self.count(&upstream);
-                Ok((response, upstream))
-            }
+            Ok(response) => Ok((response, upstream)),
             Err(error) => Err(self.exchange_failure(error)),
-        }
-    }
-
-    /// Counts a request that was answered, by what kind of connection it was on in the end.
-    fn count(&self, upstream: &Upstream) {
-        let pool = &self.connection.proxy.metrics.pool;
-        if upstream.reused {
-            pool.reused.inc();
-        } else {
-            pool.opened.inc();
         }
     }
 

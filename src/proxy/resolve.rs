@@ -6,7 +6,7 @@
 mod cache;
 mod sockets;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ use tokio::time::{Instant as Deadline, timeout, timeout_at};
 use cache::{Answer, Cache, Question};
 use sockets::Sockets;
 
+use super::connect::routed_to;
 use super::respond::Failure;
 use crate::access::Detail;
 use crate::reason::Reason;
@@ -250,20 +251,12 @@ async fn other_family(
     if let Ok(other) = timeout(RESOLUTION_DELAY, &mut other).await {
         return other;
     }
-    if one.addresses.iter().any(|address| has_route(*address)) {
+    // The port does not matter.
+    let has_route = |address: &IpAddr| routed_to((*address, 9).into()).is_ok();
+    if one.addresses.iter().any(has_route) {
         return Err(Failure::plain(Reason::DnsTimeout));
     }
     other.await
-}
-
-/// Whether this host has a route to an address, as far as can be told without sending anything.
-fn has_route(address: IpAddr) -> bool {
-    let any = match address {
-        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
-    };
-    // Connecting a UDP socket asks the routing table; the port does not matter, but is not to be 0.
-    UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect((address, 9)).is_ok())
 }
 
 /// What a failed lookup is to the client.
