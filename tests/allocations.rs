@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use http::{Request, StatusCode};
 use outgate::access::{AccessRecord, Detail};
-use outgate::config::{Protocol, Sampler, Tracing};
+use outgate::config::Tracing;
 use outgate::metrics::Metrics;
 use outgate::policy::{Access, Policy};
 use outgate::reason::Reason;
@@ -98,20 +98,8 @@ fn a_request_costs_no_allocation_for_log_or_trace_while_both_are_off() {
 
 fn tracing() -> Tracing {
     Tracing {
-        endpoint: "http://127.0.0.1:9/v1/traces".parse().unwrap(),
-        protocol: Protocol::HttpProtobuf,
-        headers: Vec::new(),
         timeout: Duration::from_secs(1),
         export_timeout: Duration::from_secs(1),
-        gzip: false,
-        certificate: None,
-        resource: Vec::new(),
-        sampler: Sampler {
-            parent_based: true,
-            ratio: 1.0,
-        },
-        max_queue_size: 2048,
-        max_export_batch_size: 512,
-        schedule_delay: Duration::from_secs(5),
+        ..Tracing::to("http://127.0.0.1:9/v1/traces".parse().unwrap())
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
-use crate::config::{Protocol, Sampler, Tracing};
+use crate::config::Tracing;
 use crate::metrics::Exposition;
 
 /// Whatever is waited for here comes at once, or never.
@@ -147,22 +147,12 @@ fn one_export(listener: &TcpListener) -> ExportTraceServiceRequest {
 
 /// Everything is kept, and exported at the end.
 fn tracing_to(collector: SocketAddr) -> Tracing {
+    let endpoint = format!("http://{collector}/v1/traces").parse().unwrap();
     Tracing {
-        endpoint: format!("http://{collector}/v1/traces").parse().unwrap(),
-        protocol: Protocol::HttpProtobuf,
-        headers: Vec::new(),
         timeout: PATIENCE,
         export_timeout: PATIENCE,
-        gzip: false,
-        certificate: None,
-        resource: Vec::new(),
-        sampler: Sampler {
-            parent_based: true,
-            ratio: 1.0,
-        },
-        max_queue_size: 2048,
-        max_export_batch_size: 512,
         schedule_delay: Duration::from_secs(3600),
+        ..Tracing::to(endpoint)
     }
 }
 

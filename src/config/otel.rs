@@ -77,7 +77,36 @@ pub struct Sampler {
     pub ratio: f64,
 }
 
+impl Default for Sampler {
+    /// `parentbased_always_on`.
+    fn default() -> Self {
+        Self {
+            parent_based: true,
+            ratio: 1.0,
+        }
+    }
+}
+
 impl Tracing {
+    /// To this collector, by default.
+    #[must_use]
+    pub fn to(endpoint: Uri) -> Self {
+        Self {
+            endpoint,
+            protocol: Protocol::HttpProtobuf,
+            headers: Vec::new(),
+            timeout: Duration::from_secs(10),
+            export_timeout: Duration::from_secs(30),
+            gzip: false,
+            certificate: None,
+            resource: vec![("service.name".to_owned(), SERVICE_NAME.to_owned())],
+            sampler: Sampler::default(),
+            max_queue_size: 2048,
+            max_export_batch_size: 512,
+            schedule_delay: Duration::from_secs(5),
+        }
+    }
+
     /// What the variables say; `None` when they name no collector or turn tracing off.
     pub(super) fn read<'a>(
         variables: impl IntoIterator<Item = &'a (OsString, OsString)>,
@@ -92,26 +121,26 @@ impl Tracing {
         let protocol = reader
             .get_otlp("PROTOCOL", "`grpc` or `http/protobuf`", protocol)
             .unwrap_or(Protocol::HttpProtobuf);
-        let endpoint = reader.endpoint(protocol)?;
+        let defaults = Self::to(reader.endpoint(protocol)?);
         let resource = reader.resource();
         let sampler = reader.sampler();
-        let max_queue_size = reader.count("OTEL_BSP_MAX_QUEUE_SIZE", 2048);
-        let batch = reader.count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512.min(max_queue_size));
+        let max_queue_size = reader.count("OTEL_BSP_MAX_QUEUE_SIZE", defaults.max_queue_size);
+        let batch = defaults.max_export_batch_size.min(max_queue_size);
+        let batch = reader.count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", batch);
         Some(Self {
-            endpoint,
             protocol,
             headers: reader
                 .get_otlp("HEADERS", "`name=value`, separated by commas", headers)
                 .unwrap_or_default(),
             timeout: reader
                 .get_otlp("TIMEOUT", MILLISECONDS, milliseconds)
-                .unwrap_or(Duration::from_secs(10)),
+                .unwrap_or(defaults.timeout),
             export_timeout: reader
                 .get("OTEL_BSP_EXPORT_TIMEOUT", MILLISECONDS, milliseconds)
-                .unwrap_or(Duration::from_secs(30)),
+                .unwrap_or(defaults.export_timeout),
             gzip: reader
                 .get_otlp("COMPRESSION", "`gzip`, or no such variable", is_gzip)
-                .unwrap_or(false),
+                .unwrap_or(defaults.gzip),
             certificate: reader.get_otlp("CERTIFICATE", "the path of a PEM file", |path| {
                 Ok(PathBuf::from(path))
             }),
@@ -121,7 +150,8 @@ impl Tracing {
             max_export_batch_size: batch.min(max_queue_size),
             schedule_delay: reader
                 .get("OTEL_BSP_SCHEDULE_DELAY", MILLISECONDS, milliseconds)
-                .unwrap_or(Duration::from_secs(5)),
+                .unwrap_or(defaults.schedule_delay),
+            ..defaults
         })
     }
 
@@ -305,9 +335,10 @@ impl<'a> Reader<'a> {
     fn sampler(&mut self) -> Sampler {
         const EXPECTED: &str =
             "`always_on`, `always_off` or `traceidratio`, or one of them after `parentbased_`";
+        let default = Sampler::default();
         let (parent_based, ratio) = self
             .get("OTEL_TRACES_SAMPLER", EXPECTED, sampler)
-            .unwrap_or((true, Some(1.0)));
+            .unwrap_or((default.parent_based, Some(default.ratio)));
         let ratio =
             ratio.or_else(|| self.get("OTEL_TRACES_SAMPLER_ARG", "a number from 0 to 1", share));
         Sampler {

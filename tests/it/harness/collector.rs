@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as Sent;
-use outgate::config::{Protocol, Sampler, Tracing};
+use outgate::config::Tracing;
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -59,25 +59,25 @@ pub(crate) struct Collector {
 
 impl Collector {
     pub(crate) async fn start() -> Self {
+        Self::of(serve).await
+    }
+
+    /// One that speaks gRPC, and nothing else.
+    pub(crate) async fn over_grpc() -> Self {
+        Self::of(serve_grpc).await
+    }
+
+    async fn of<S, F>(serve: S) -> Self
+    where
+        S: Fn(TcpStream, mpsc::UnboundedSender<Span>) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         let listener = TcpListener::bind(any_port()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, spans) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream, sender.clone()));
-            }
-        });
-        Self { address, spans }
-    }
-
-    /// One that speaks gRPC, and nothing else.
-    pub(crate) async fn over_grpc() -> Self {
-        let listener = TcpListener::bind(any_port()).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (sender, spans) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve_grpc(stream, sender.clone()));
             }
         });
         Self { address, spans }
@@ -212,20 +212,10 @@ fn read(span: Sent, sent_with: HeaderMap) -> Span {
 /// Settings for any collector: everything is traced and exported at once.
 pub(crate) fn settings(endpoint: &str) -> Tracing {
     Tracing {
-        endpoint: endpoint.parse().unwrap(),
-        protocol: Protocol::HttpProtobuf,
-        headers: Vec::new(),
         timeout: Duration::from_secs(5),
         export_timeout: Duration::from_secs(60),
-        gzip: false,
-        certificate: None,
-        resource: vec![("service.name".to_owned(), "outgate".to_owned())],
-        sampler: Sampler {
-            parent_based: true,
-            ratio: 1.0,
-        },
-        max_queue_size: 2048,
         max_export_batch_size: 1,
         schedule_delay: Duration::from_millis(10),
+        ..Tracing::to(endpoint.parse().unwrap())
     }
 }
