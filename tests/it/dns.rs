@@ -34,15 +34,17 @@ async fn an_answer_is_cached_for_its_ttl() {
     assert_eq!(server.asked(RecordType::A), 1);
 }
 
+/// More than are used of an answer; all are prohibited but the one at this place.
+fn two_hundred(place: usize) -> Answer {
+    let mut addresses: Vec<IpAddr> = (1..=200).map(|last| [10, 0, 0, last].into()).collect();
+    addresses[place] = LOOPBACK.into();
+    Answer::TooMany(addresses)
+}
+
 #[tokio::test]
 async fn of_an_answer_no_more_than_32_addresses_are_used() {
     let origin = Origin::answering("").await;
-    let server = DnsServer::start(|_, _| {
-        let mut addresses: Vec<IpAddr> = (1..=200).map(|last| [10, 0, 0, last].into()).collect();
-        addresses[32] = LOOPBACK.into();
-        Answer::TooMany(addresses)
-    })
-    .await;
+    let server = DnsServer::start(|_, _| two_hundred(32)).await;
     let proxy = builder(&server).start().await;
     let target = format!("a.dns.test:{}", origin.port());
     let answer = proxy.ask(&connect_head(&target)).await;
@@ -152,13 +154,8 @@ async fn a_kept_connection_is_left_when_dns_names_another_host() {
 #[tokio::test]
 async fn an_answer_too_large_for_a_datagram_comes_over_tcp() {
     let origin = Origin::answering("").await;
-    let server = DnsServer::start(|_, _| {
-        // The one that answers is the last of those that are used; the others are prohibited.
-        let mut addresses: Vec<IpAddr> = (1..=200).map(|last| [10, 0, 0, last].into()).collect();
-        addresses[31] = LOOPBACK.into();
-        Answer::TooMany(addresses)
-    })
-    .await;
+    // The one that answers is the last of those that are used; the others are prohibited.
+    let server = DnsServer::start(|_, _| two_hundred(31)).await;
     let proxy = builder(&server).start().await;
     proxy.tunnel(&format!("a.dns.test:{}", origin.port())).await;
 }

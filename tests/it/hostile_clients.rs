@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::harness::dns::{Answer, DnsServer};
 use crate::harness::origin::{Origin, read_request};
@@ -215,6 +216,17 @@ async fn read_to_end_of_any_kind(stream: &mut tokio::net::TcpStream) {
     let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut Vec::new())).await;
 }
 
+/// A client that has sent half of its content.
+async fn short_put(proxy: &TestProxy, origin: &Origin) -> TcpStream {
+    let mut client = proxy.connect().await;
+    let head = format!(
+        "PUT http://origin.test:{}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nshort",
+        origin.port()
+    );
+    send(&mut client, head.as_bytes()).await;
+    client
+}
+
 #[tokio::test]
 async fn content_that_a_client_cuts_short_is_refused_at_once() {
     let origin = Origin::scripted(|mut stream, _| async move {
@@ -222,12 +234,7 @@ async fn content_that_a_client_cuts_short_is_refused_at_once() {
     })
     .await;
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
-    let mut client = proxy.connect().await;
-    let head = format!(
-        "PUT http://origin.test:{}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nshort",
-        origin.port()
-    );
-    send(&mut client, head.as_bytes()).await;
+    let mut client = short_put(&proxy, &origin).await;
     client.shutdown().await.unwrap();
     let answer = read_to_end(&mut client).await;
     assert!(
@@ -253,12 +260,7 @@ async fn content_that_a_client_cuts_short_behind_the_head_of_its_response_is_giv
         })
         .await;
         let proxy = TestProxy::builder().allow("origin.test:*").start().await;
-        let mut client = proxy.connect().await;
-        let head = format!(
-            "PUT http://origin.test:{}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nshort",
-            origin.port()
-        );
-        send(&mut client, head.as_bytes()).await;
+        let mut client = short_put(&proxy, &origin).await;
         assert!(read_head(&mut client).await.starts_with("HTTP/1.1 200 "));
         within(client.read_exact(&mut [0; 4])).await.unwrap();
         client.shutdown().await.unwrap();
