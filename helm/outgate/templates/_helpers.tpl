@@ -118,10 +118,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and (eq .Values.kind "DaemonSet") .Values.autoscaling.enabled -}}
 {{- fail "autoscaling.enabled needs kind: Deployment; a DaemonSet has one pod a node" -}}
 {{- end -}}
-{{- if and (eq (.Values.updateStrategy.maxSurge | toString | trimSuffix "%") "0") (eq (.Values.updateStrategy.maxUnavailable | toString | trimSuffix "%") "0") -}}
+{{- $surges := ne (.Values.updateStrategy.maxSurge | toString | trimSuffix "%") "0" -}}
+{{- $does_without := ne (.Values.updateStrategy.maxUnavailable | toString | trimSuffix "%") "0" -}}
+{{- if not (or $surges $does_without) -}}
 {{- fail "updateStrategy.maxSurge and updateStrategy.maxUnavailable are both 0: no pod could be replaced" -}}
 {{- end -}}
-{{- if and (eq .Values.kind "DaemonSet") (ne (.Values.updateStrategy.maxSurge | toString | trimSuffix "%") "0") (ne (.Values.updateStrategy.maxUnavailable | toString | trimSuffix "%") "0") -}}
+{{- if and (eq .Values.kind "DaemonSet") $surges $does_without -}}
 {{- fail "updateStrategy.maxSurge and updateStrategy.maxUnavailable are both set: a DaemonSet takes one of them; set the other to 0" -}}
 {{- end -}}
 {{- with .Values.service.trafficDistribution -}}
