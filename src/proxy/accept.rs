@@ -54,7 +54,10 @@ async fn accept_until_closing(proxy: &Arc<Proxy>, listener: &TcpListener, drain:
             Err(error) => {
                 // Out of descriptors, most likely: connections that end give some back.
                 tracing::warn!(%error, pause_ms = millis(backoff), "cannot accept");
-                tokio::time::sleep(backoff).await;
+                tokio::select! {
+                    () = tokio::time::sleep(backoff) => {}
+                    () = drain.reaches(Phase::Closing) => return,
+                }
                 backoff = (backoff * 2).min(ACCEPT_BACKOFF_MAX);
             }
         }
