@@ -4,7 +4,7 @@
 //! so a request is accounted for however its task ends: answered, refused, failed, panicked or
 //! cancelled. A record nobody gave an outcome is one whose client went away.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -111,6 +111,12 @@ impl AccessRecord {
     #[must_use]
     pub fn trace_id(&self) -> TraceId {
         self.trace_id
+    }
+
+    /// The address of whoever asked.
+    #[must_use]
+    pub fn client(&self) -> IpAddr {
+        self.client.ip()
     }
 
     /// The target, once it is known.

@@ -35,10 +35,12 @@ use crate::tunnels::Tunnels;
 mod accept;
 pub(crate) mod admission;
 mod body;
+mod by_client;
 mod client;
 mod closing;
 mod connect;
 mod connection;
+mod driver;
 mod exchange;
 mod forward;
 mod patience;
@@ -49,6 +51,7 @@ mod resolve;
 mod respond;
 mod revoke;
 mod tunnel;
+mod turns;
 mod upstream;
 
 pub use accept::serve;
@@ -59,10 +62,11 @@ use connection::Connection;
 use forward::Answer;
 use pool::Pool;
 use progress::InFlight;
-use relay::Bulk;
+use relay::Pipes;
 use resolve::Resolved;
 pub use resolve::{Resolver, ResolverError, ResolverSettings};
 use respond::Failure;
+use turns::Turns;
 
 /// A connection that is silent this long is probed. With the nine probes of the kernel, a quarter of it
 /// apart, a dead peer is noticed after some three minutes.
@@ -80,7 +84,8 @@ pub struct Proxy {
     dialer: Dialer,
     pool: Arc<Pool>,
     tunnels: Arc<Tunnels>,
-    bulk: Bulk,
+    pipes: Arc<Pipes>,
+    turns: Arc<Turns>,
     metrics: Arc<Metrics>,
     tracer: Option<Arc<Tracer>>,
     admission: Admission,
@@ -94,7 +99,7 @@ impl Proxy {
     /// When the pseudonym cannot stand in a header field.
     ///
     /// # Panics
-    /// Outside a runtime: its threads say how many may move bulk at once.
+    /// Outside a runtime: its threads say how many turns there are at once.
     pub fn new(
         config: Arc<Config>,
         enforced: Enforced,
@@ -113,10 +118,8 @@ impl Proxy {
             )),
             admission: Admission::new(max_connections, config.max_connections_per_client),
             config,
-            bulk: Bulk::new(
-                limits::MOST_PIPES,
-                Handle::current().metrics().num_workers(),
-            ),
+            pipes: Arc::new(Pipes::new(limits::MOST_PIPES)),
+            turns: Arc::new(Turns::new(Handle::current().metrics().num_workers())),
             enforced,
             resolver,
             dialer,
@@ -165,7 +168,7 @@ impl Proxy {
             Host::Name(name) => name,
         };
         let started = Instant::now();
-        let resolved = self.resolver.resolve(name).await;
+        let resolved = self.resolver.resolve(name, record.client()).await;
         let result = resolved
             .as_ref()
             .map_or_else(|failure| failure.reason, |_| Reason::Ok);

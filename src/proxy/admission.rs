@@ -1,10 +1,11 @@
 //! Who may have a connection: the limits in all and per client.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::by_client::network;
 use crate::reason::Reason;
 
 /// Refusals that may be on their way at once. Each takes a descriptor for up to a second, so
@@ -28,7 +29,6 @@ struct PerClient {
 
 /// What connections are counted by: each by its address, and by the client whose networks that is in.
 ///
-/// Whoever has one IPv6 address has all of its /64, the least that a link has (RFC 4291 §2.5.4), so that counts.
 /// Not by what a client claims, such as a user name: whoever claims it could use up the share of the
 /// one whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,13 +40,7 @@ enum Key {
 
 impl Key {
     fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::Address(address.into()),
-            IpAddr::V6(address) => {
-                let network = address.to_bits() >> 64 << 64;
-                Self::Address(Ipv6Addr::from_bits(network).into())
-            }
-        }
+        Self::Address(network(address))
     }
 }
 

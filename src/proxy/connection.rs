@@ -1,11 +1,10 @@
 //! One client's connection: HTTP until the client leaves, is refused, or becomes a tunnel.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -18,23 +17,23 @@ use tokio::net::TcpStream;
 
 use super::admission::Admitted;
 use super::body::ResponseBody;
+use super::by_client::Slot;
 use super::client::ClientStream;
 use super::closing::{linger, refuse, refuse_silently};
+use super::driver::{Driver, Ended};
 use super::progress::{Progress, Waiting};
 use super::relay::ResetByPanic;
 use super::respond::Failure;
 use super::tunnel::Takeover;
+use super::turns::Place;
 use super::upstream::most_buffered;
 use super::{Proxy, handle, relay};
-use crate::access::{AccessRecord, Detail};
-use crate::drain::{Drain, Phase};
+use crate::access::AccessRecord;
+use crate::drain::Drain;
 use crate::metrics::ActiveGuard;
 use crate::policy::{Access, Permit};
 use crate::reason::Reason;
 use crate::target::Target;
-
-/// How long a connection accepted before the drain may take to send its first request.
-const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
 /// Content that stands still is looked at so many times within its timeout, so it gets no more than a
 /// quarter more than that.
@@ -47,6 +46,8 @@ pub(crate) struct Connection {
     pub(super) client: SocketAddr,
     pub(super) progress: Arc<Progress>,
     pub(super) drain: Drain,
+    /// Where the client's turns are counted.
+    slot: Slot,
     takeover: OnceLock<Takeover>,
 }
 
@@ -108,31 +109,34 @@ pub(super) async fn serve(
 ) {
     proxy.pool.make_room();
     let progress = Arc::new(Progress::new());
+    let slot = proxy.turns.slot(client.ip());
     let connection = Arc::new(Connection {
         proxy: Arc::clone(&proxy),
         client,
         progress: Arc::clone(&progress),
         drain: drain.clone(),
+        slot,
         takeover: OnceLock::new(),
     });
     let socket = Arc::new(socket);
     let stream = ClientStream::new(Arc::clone(&socket), Arc::clone(&progress));
-    let mut http = http1::Builder::new()
+    let http = http1::Builder::new()
         .max_header_size(proxy.config.max_header_bytes)
         .max_buf_size(most_buffered(&proxy.config))
         // The timeouts are kept here: hyper's would not be answered.
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), Requests(Arc::clone(&connection)));
     let by_panic = ResetByPanic(&socket);
+    let mut driver = Driver::new(http, &socket, &progress, Place::new(&proxy.turns, slot));
     let ended = tokio::select! {
         // First: a request that came before a reset is one all the same.
         biased;
-        ended = drive(&mut http, &progress, drain) => ended,
+        ended = driver.run(drain) => ended,
         ended = timed_out(&proxy, &progress) => ended,
         _failed = socket.ready(Interest::ERROR) => Ended::Gone,
     };
+    let parts = driver.into_parts();
     drop(by_panic);
-    let parts = http.into_parts();
     drop(parts.service);
     let takeover =
         Arc::into_inner(connection).and_then(|connection| connection.takeover.into_inner());
@@ -153,7 +157,7 @@ pub(super) async fn serve(
 }
 
 /// The requests of one connection, as hyper hands them over.
-struct Requests(Arc<Connection>);
+pub(super) struct Requests(Arc<Connection>);
 
 impl Service<Request<Incoming>> for Requests {
     type Response = Response<ResponseBody>;
@@ -164,76 +168,10 @@ impl Service<Request<Incoming>> for Requests {
         // Now, not when the answer is first polled: hyper looks for the client's end in between.
         // And its account: a client whose reset is found then is one that asked all the same.
         let connection = Arc::clone(&self.0);
+        connection.proxy.turns.count(connection.slot);
         let in_flight = connection.progress.request_begun(request.version());
         let record = connection.open_account(&request);
         Box::pin(handle(connection, request, record, in_flight))
-    }
-}
-
-/// Polls HTTP to its end, through the phases of a drain.
-async fn drive(
-    http: &mut http1::Connection<TokioIo<ClientStream>, Requests>,
-    progress: &Progress,
-    mut drain: Drain,
-) -> Ended {
-    tokio::select! {
-        ended = poll_fn(|cx| http.poll_without_shutdown(cx)) => return Ended::of(ended, progress),
-        () = drain.reaches(Phase::Closing) => {}
-    }
-    if !progress.has_served() {
-        // It was accepted, so its first request is as good as here; hyper would close at once.
-        tokio::select! {
-            ended = poll_fn(|cx| http.poll_without_shutdown(cx)) => return Ended::of(ended, progress),
-            () = tokio::time::sleep(FIRST_REQUEST_GRACE) => {}
-            () = drain.reaches(Phase::Over) => return Ended::Gone,
-        }
-    }
-    if let Waiting::Head(_) = progress.waiting() {
-        return Ended::Refused(Failure::plain(Reason::Draining));
-    }
-    Pin::new(&mut *http).graceful_shutdown();
-    tokio::select! {
-        ended = poll_fn(|cx| http.poll_without_shutdown(cx)) => Ended::of(ended, progress),
-        () = drain.reaches(Phase::Over) => Ended::Gone,
-    }
-}
-
-/// How HTTP on a connection came to its end.
-#[derive(Debug)]
-enum Ended {
-    /// Regularly: closed, or handed over to a tunnel.
-    Done,
-    /// Without a whole request, and the client is to be told why.
-    Refused(Failure),
-    /// The same, and hyper may have told it already.
-    RefusedByHyper(Failure),
-    /// The client took too long.
-    TimedOut,
-    /// Content took too long.
-    Stalled,
-    /// The client is gone, or cannot be told anything any more.
-    Gone,
-}
-
-impl Ended {
-    fn of(result: hyper::Result<()>, progress: &Progress) -> Self {
-        let Err(error) = result else {
-            return Self::Done;
-        };
-        if !error.is_parse() {
-            return Self::Gone;
-        }
-        let reason = if error.is_parse_too_large() {
-            Reason::HeaderTooLarge
-        } else {
-            Reason::BadRequest
-        };
-        let failure = Failure::new(reason, Detail::Head(error));
-        if progress.was_answered_by_hyper() {
-            Self::RefusedByHyper(failure)
-        } else {
-            Self::Refused(failure)
-        }
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! An idle direction holds no buffer: it waits for readiness, reads into a scratch buffer of its
 //! thread and keeps only what the other side did not take at once. A direction that moves much
-//! goes through a kernel pipe instead, for as long as it does (`direction.rs`, `pipes.rs`), and
-//! takes turns with all others that do (`turns.rs`).
+//! goes through a kernel pipe instead, for as long as it does (`direction.rs`, `pipes.rs`). Bulk
+//! takes turns, and so do the messages of a client that has more of them than its share (`turns.rs`).
 //!
 //! Each direction ends by itself: the end of one side's data becomes a half-close on the other
 //! (RFC 9110 §9.3.6 has a tunnel end when both sides have closed), and a reset of one side
@@ -16,17 +16,17 @@ use std::task::Poll;
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
+use super::by_client::Slot;
+use super::turns::Turns;
 use crate::metrics::{Direction, End};
 
 mod direction;
 mod pipes;
 #[cfg(test)]
 mod tests;
-mod turns;
 
 use direction::{Ended, OneWay};
-use pipes::Pipes;
-use turns::Turns;
+pub(super) use pipes::Pipes;
 
 /// Is told of every byte that was handed to the receiving side.
 pub(crate) trait Count {
@@ -40,21 +40,13 @@ pub(crate) struct Early {
     pub(crate) from_upstream: Bytes,
 }
 
-/// What directions that move bulk share.
-#[derive(Clone, Debug)]
-pub(crate) struct Bulk {
-    pipes: Arc<Pipes>,
-    turns: Arc<Turns>,
-}
-
-impl Bulk {
-    /// At most so many pipes, each of which takes two descriptors, and so many turns at once.
-    pub(crate) fn new(most_pipes: usize, turns: usize) -> Self {
-        Self {
-            pipes: Arc::new(Pipes::new(most_pipes)),
-            turns: Arc::new(Turns::new(turns)),
-        }
-    }
+/// What a tunnel shares with all others.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(super) pipes: Arc<Pipes>,
+    pub(super) turns: Arc<Turns>,
+    /// Whose tunnel it is.
+    pub(super) client: Slot,
 }
 
 /// Copies until both directions have ended, or one side has failed.
@@ -64,12 +56,12 @@ pub(crate) async fn relay(
     client: &TcpStream,
     upstream: &TcpStream,
     early: Early,
-    bulk: &Bulk,
+    shared: &Shared,
     count: &impl Count,
 ) -> End {
     let _reset = [ResetByPanic(client), ResetByPanic(upstream)];
-    let mut up = OneWay::new(client, upstream, early.from_client, bulk);
-    let mut down = OneWay::new(upstream, client, early.from_upstream, bulk);
+    let mut up = OneWay::new(client, upstream, early.from_client, shared);
+    let mut down = OneWay::new(upstream, client, early.from_upstream, shared);
     let end = poll_fn(|cx| {
         // Both are polled each time, so that neither waits for the other.
         let sent = up.poll(cx, |bytes| count.moved(Direction::ClientToUpstream, bytes));

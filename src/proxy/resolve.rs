@@ -6,7 +6,7 @@
 mod cache;
 mod sockets;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,12 +19,13 @@ use hickory_resolver::net::NetError;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::{Hosts, Resolver as Dns};
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use tokio::time::{Instant as Deadline, timeout, timeout_at};
 
 use cache::{Answer, Cache, Question};
 use sockets::Sockets;
 
+use super::by_client::ByClient;
 use super::connect::routed_to;
 use super::respond::Failure;
 use crate::access::Detail;
@@ -32,6 +33,10 @@ use crate::reason::Reason;
 
 /// How long to wait for the other family once one has answered (RFC 8305 §3).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
+
+/// A client's open questions are a quarter of all at most: whoever asks for names of a silent name server keeps no
+/// other client from its answers. A question may be sent three times, from as many of the sockets; that fits.
+const SHARES: usize = 4;
 
 /// Where names are looked up.
 #[derive(Debug)]
@@ -50,7 +55,8 @@ pub struct ResolverSettings {
 #[derive(Debug)]
 pub struct Resolver {
     dns: Dns<Sockets>,
-    /// For questions that are open.
+    /// For questions that are open: so many of each client, and so many in all.
+    shares: ByClient<Semaphore>,
     places: Semaphore,
     cache: Cache,
     hosts: Arc<Hosts>,
@@ -105,6 +111,7 @@ impl Resolver {
             .map_err(ResolverError::Setup)?;
         Ok(Self {
             dns,
+            shares: ByClient::new(|| Semaphore::new((queries / SHARES).max(2))),
             places: Semaphore::new(queries),
             cache: Cache::new(),
             hosts: Arc::new(hosts),
@@ -118,7 +125,7 @@ impl Resolver {
     /// # Errors
     /// What a client would be told, and the same for an operator.
     pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, (Reason, String)> {
-        let resolved = self.resolve(host).await;
+        let resolved = self.resolve(host, Ipv4Addr::LOCALHOST.into()).await;
         resolved
             .map(|resolved| resolved.addresses)
             .map_err(|failure| {
@@ -128,21 +135,23 @@ impl Resolver {
     }
 
     /// The addresses of a name, IPv6 and IPv4 as they were answered; of each family no more than are kept.
-    pub(crate) async fn resolve(&self, host: &str) -> Result<Resolved, Failure> {
+    ///
+    /// It is looked up within the share of the client that asks.
+    pub(crate) async fn resolve(&self, host: &str, client: IpAddr) -> Result<Resolved, Failure> {
         let mut name =
             Name::from_ascii(host).map_err(|error| Failure::new(Reason::DnsNotFound, error))?;
         if let Some(resolved) = self.static_hosts(&name) {
             return Ok(resolved);
         }
         name.set_fqdn(!self.search);
-        self.both_families(name).await
+        self.both_families(name, client).await
     }
 
     /// Asks for A and AAAA at once; whichever fails, the other one may still serve.
-    async fn both_families(&self, name: Name) -> Result<Resolved, Failure> {
+    async fn both_families(&self, name: Name, client: IpAddr) -> Result<Resolved, Failure> {
         let deadline = Deadline::now() + self.timeout;
-        let v4 = pin!(self.lookup((name.clone(), RecordType::A), deadline));
-        let v6 = pin!(self.lookup((name, RecordType::AAAA), deadline));
+        let v4 = pin!(self.lookup((name.clone(), RecordType::A), client, deadline));
+        let v6 = pin!(self.lookup((name, RecordType::AAAA), client, deadline));
         let (v4, v6) = match select(v4, v6).await {
             Either::Left((v4, v6)) => {
                 let v6 = other_family(&v4, v6).await;
@@ -162,11 +171,16 @@ impl Resolver {
         }
     }
 
-    async fn lookup(&self, question: Question, deadline: Deadline) -> Result<Resolved, Failure> {
+    async fn lookup(
+        &self,
+        question: Question,
+        client: IpAddr,
+        deadline: Deadline,
+    ) -> Result<Resolved, Failure> {
         let family = question.1;
         let answer = match self.cache.get(&question) {
             Some(answer) => answer,
-            None => self.ask(question, deadline).await?,
+            None => self.ask(question, client, deadline).await?,
         };
         match answer.addresses {
             Ok(addresses) => Ok(Resolved {
@@ -181,8 +195,13 @@ impl Resolver {
     }
 
     /// Asks the name servers when it is its turn, and keeps what they answer.
-    async fn ask(&self, question: Question, deadline: Deadline) -> Result<Answer, Failure> {
-        let Ok(Ok(_place)) = timeout_at(deadline, self.places.acquire()).await else {
+    async fn ask(
+        &self,
+        question: Question,
+        client: IpAddr,
+        deadline: Deadline,
+    ) -> Result<Answer, Failure> {
+        let Ok(Ok(_places)) = timeout_at(deadline, self.places_of(client)).await else {
             let detail = "as many names are looked up already as may be";
             return Err(Failure::new(Reason::ConnectionLimit, detail));
         };
@@ -200,6 +219,12 @@ impl Resolver {
             .map_err(|error| Failure::new(classify(&error), Detail::Lookup(family, error)))?;
         self.cache.insert(question, answer.clone());
         Ok(answer)
+    }
+
+    /// A place of the client's share first, so that what it has to wait for takes none of the others'.
+    async fn places_of(&self, client: IpAddr) -> Result<[SemaphorePermit<'_>; 2], AcquireError> {
+        let share = self.shares[self.shares.slot(client)].acquire().await?;
+        Ok([share, self.places.acquire().await?])
     }
 
     fn static_hosts(&self, name: &Name) -> Option<Resolved> {

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::Proxy;
 use super::connection::{Connection, Held};
-use super::relay::{self, Bulk, Count, Early, relay};
+use super::relay::{self, Count, Early, Shared, relay};
 use super::respond::Failure;
 use crate::access::AccessRecord;
 use crate::metrics::{Direction, End};
@@ -102,14 +102,18 @@ impl Takeover {
 
     /// Starts the tunnel in a task of its own, which is small: the one that spoke HTTP is not.
     pub(crate) fn start(self, proxy: &Proxy, client: TcpStream, from_client: Bytes, held: Held) {
+        let shared = Shared {
+            pipes: Arc::clone(&proxy.pipes),
+            turns: Arc::clone(&proxy.turns),
+            client: proxy.turns.slot(self.opening.client.ip()),
+        };
         let record = proxy.tunnels.open(self.opening);
         proxy.judge_again(record.tunnel());
         let early = Early {
             from_client,
             from_upstream: self.from_upstream,
         };
-        let bulk = proxy.bulk.clone();
-        tokio::spawn(run(client, self.upstream, early, bulk, record, held));
+        tokio::spawn(run(client, self.upstream, early, shared, record, held));
     }
 }
 
@@ -117,14 +121,14 @@ async fn run(
     client: TcpStream,
     upstream: TcpStream,
     early: Early,
-    bulk: Bulk,
+    shared: Shared,
     mut record: TunnelRecord,
     _held: Held,
 ) {
     let end = tokio::select! {
         biased;
         end = record.tunnel().asked_to_end() => Err(end),
-        end = relay(&client, &upstream, early, &bulk, record.tunnel()) => Ok(end),
+        end = relay(&client, &upstream, early, &shared, record.tunnel()) => Ok(end),
         end = reset_unseen(&client, &upstream, record.tunnel()) => Err(end),
     };
     let end = end.unwrap_or_else(|end| {

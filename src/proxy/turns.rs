@@ -1,34 +1,51 @@
-//! Whose turn it is among the directions that move bulk.
+//! Whose turn it is, where more is to be moved than can be moved at once.
 //!
-//! A runtime runs tasks in the order they became ready, and a tunnel that moves bulk is always ready. Were
-//! a thousand of them in its queue, a message in another tunnel would wait for a turn of each. So there are
-//! only so many turns at once, and who has none waits outside of the runtime's queue, first come first
-//! served. Now and then a turn begins only once the runtime has looked for news of every other socket.
+//! A runtime runs tasks in the order they became ready, whosever they are. A tunnel that moves bulk is always
+//! ready, and a thousand busy connections of one client are ready together: a message of another client would
+//! wait for each of them. So there are only so many turns at once for bulk, and for messages and requests of a
+//! client that has had its share (`shares.rs`). Who has none waits in a line of its own (`lines.rs`). Now and then
+//! a turn begins only once the runtime has looked for news of every other socket.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use crossbeam_queue::SegQueue;
-use futures_util::task::AtomicWaker;
+use super::by_client::Slot;
 
-/// The runtime looks for news before every so many turns, which take a millisecond or less. It is told of
-/// every busy socket then, so it does not look before each.
-const TURNS_BETWEEN_NEWS: usize = 2;
+mod lines;
+mod shares;
 
-/// The turns of all tunnels.
+pub(super) use lines::Freight;
+use lines::{Lines, Ticket};
+use shares::Shares;
+
+/// Bytes of a turn: a busy tunnel leaves the thread to others after what a pipe holds, a fraction of a millisecond.
+const BYTES: usize = 1024 * 1024;
+
+/// In a crowd turns are short. That costs a quarter more CPU a byte, and a message meets turns on each of its ways.
+const BYTES_IN_A_CROWD: usize = BYTES / 4;
+
+/// The runtime looks for news before turns of this much work, reckoned in messages. It is told of every busy socket
+/// then, so it does not look before each.
+const WORK_BETWEEN_NEWS: usize = 8;
+
+/// The turns of all connections.
 #[derive(Debug)]
-pub(crate) struct Turns {
+pub(super) struct Turns {
     free: AtomicUsize,
+    /// Work that was begun since the last look for news.
     begun: AtomicUsize,
-    waiting: SegQueue<Arc<Ticket>>,
+    lines: Lines,
+    shares: Shares,
 }
 
-/// One direction's place among the others; given up when dropped.
+/// The place of a direction, or of a connection that speaks HTTP, among the others; given up when dropped.
 #[derive(Debug)]
 pub(super) struct Place<'a> {
     turns: &'a Turns,
+    client: Slot,
     stage: Stage,
 }
 
@@ -39,27 +56,38 @@ enum Stage {
     Waiting(Arc<Ticket>),
     /// It has a turn, which is about to begin.
     Called,
+    /// The turn begins when the runtime has looked for news.
+    Looking,
     On,
 }
 
-/// A place in the line.
-#[derive(Debug, Default)]
-struct Ticket {
-    state: AtomicU8,
-    waker: AtomicWaker,
-}
-
-const WAITING: u8 = 0;
-const CALLED: u8 = 1;
-const GIVEN_UP: u8 = 2;
-
 impl Turns {
     /// So many at once; more than the runtime has threads would only queue up in it.
-    pub(crate) fn new(at_once: usize) -> Self {
+    pub(super) fn new(at_once: usize) -> Self {
         Self {
             free: AtomicUsize::new(at_once.max(1)),
             begun: AtomicUsize::new(0),
-            waiting: SegQueue::new(),
+            lines: Lines::new(),
+            shares: Shares::new(),
+        }
+    }
+
+    /// Where the turns of a client are counted.
+    pub(super) fn slot(&self, client: IpAddr) -> Slot {
+        self.shares.slot(client)
+    }
+
+    /// Counts a turn with a message or a request.
+    pub(super) fn count(&self, client: Slot) {
+        self.shares.count(client);
+    }
+
+    /// Bytes that a turn may move.
+    pub(super) fn most_bytes(&self) -> usize {
+        if self.lines.are_crowded() {
+            BYTES_IN_A_CROWD
+        } else {
+            BYTES
         }
     }
 
@@ -70,9 +98,17 @@ impl Turns {
             .is_ok()
     }
 
-    fn news_is_due(&self) -> bool {
-        let begun = self.begun.fetch_add(1, Ordering::Relaxed);
-        begun.is_multiple_of(TURNS_BETWEEN_NEWS)
+    fn news_is_due(&self, freight: Freight) -> bool {
+        let work = match freight {
+            Freight::Messages => 1,
+            Freight::Bulk if self.lines.are_crowded() => WORK_BETWEEN_NEWS,
+            Freight::Bulk => WORK_BETWEEN_NEWS / 2,
+        };
+        let is_due = self.begun.fetch_add(work, Ordering::Relaxed) + work >= WORK_BETWEEN_NEWS;
+        if is_due {
+            self.begun.store(0, Ordering::Relaxed);
+        }
+        is_due
     }
 
     fn give_back(&self) {
@@ -80,9 +116,8 @@ impl Turns {
         self.call_next();
     }
 
-    fn line_up(&self) -> Arc<Ticket> {
-        let ticket = Arc::new(Ticket::default());
-        self.waiting.push(Arc::clone(&ticket));
+    fn line_up(&self, freight: Freight) -> Arc<Ticket> {
+        let ticket = self.lines.join(freight);
         // A turn may have been given back before there was anyone to call.
         self.call_next();
         ticket
@@ -90,9 +125,8 @@ impl Turns {
 
     /// Calls whoever is next, for as long as there are free turns.
     fn call_next(&self) {
-        while !self.waiting.is_empty() && self.take() {
-            let mut next = std::iter::from_fn(|| self.waiting.pop());
-            if !next.any(|ticket| ticket.call()) {
+        while !self.lines.is_empty() && self.take() {
+            if !self.lines.call_next() {
                 // Everyone had left. Who has come since is seen by the loop.
                 self.free.fetch_add(1, Ordering::SeqCst);
             }
@@ -100,49 +134,36 @@ impl Turns {
     }
 }
 
-impl Ticket {
-    /// Whether the turn was accepted.
-    fn call(&self) -> bool {
-        let accepted = self.change(CALLED);
-        if accepted {
-            self.waker.wake();
-        }
-        accepted
-    }
-
-    /// Ends the waiting; false where it has ended otherwise.
-    fn change(&self, state: u8) -> bool {
-        self.state
-            .compare_exchange(WAITING, state, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
-    }
-}
-
 impl<'a> Place<'a> {
-    pub(super) fn new(turns: &'a Turns) -> Self {
+    pub(super) fn new(turns: &'a Turns, client: Slot) -> Self {
         Self {
             turns,
+            client,
             stage: Stage::Away,
         }
     }
 
+    /// Whether the client has had its share, so that a message or a request has to wait for a turn.
+    pub(super) fn is_over_share(&self) -> bool {
+        self.turns.shares.is_used_up(self.client)
+    }
+
     /// Waits for a turn, which lasts until it is ended.
-    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_turn(&mut self, freight: Freight, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             self.stage = match &self.stage {
                 Stage::Away if self.turns.take() => Stage::Called,
-                Stage::Away => Stage::Waiting(self.turns.line_up()),
-                Stage::Waiting(ticket) => {
-                    ticket.waker.register(cx.waker());
-                    if ticket.state.load(Ordering::Acquire) != CALLED {
-                        return Poll::Pending;
-                    }
-                    Stage::Called
-                }
-                Stage::Called if self.turns.news_is_due() => {
-                    self.stage = Stage::On;
+                Stage::Away => Stage::Waiting(self.turns.line_up(freight)),
+                Stage::Waiting(ticket) if ticket.is_called(cx.waker()) => Stage::Called,
+                Stage::Waiting(_) => return Poll::Pending,
+                Stage::Called if self.turns.news_is_due(freight) => {
+                    self.stage = Stage::Looking;
                     // Wakes this task when the runtime has looked for events and run what they woke.
                     return pin!(tokio::task::yield_now()).poll(cx);
+                }
+                Stage::Looking => {
+                    self.turns.shares.begin_round();
+                    Stage::On
                 }
                 Stage::Called => Stage::On,
                 Stage::On => return Poll::Ready(()),
@@ -154,8 +175,10 @@ impl<'a> Place<'a> {
     pub(super) fn end(&mut self) {
         match std::mem::replace(&mut self.stage, Stage::Away) {
             Stage::Away => {}
-            Stage::Waiting(ticket) if ticket.change(GIVEN_UP) => {}
-            Stage::Waiting(_) | Stage::Called | Stage::On => self.turns.give_back(),
+            Stage::Waiting(ticket) if ticket.give_up() => {}
+            Stage::Waiting(_) | Stage::Called | Stage::Looking | Stage::On => {
+                self.turns.give_back();
+            }
         }
     }
 }
@@ -169,12 +192,22 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::net::Ipv4Addr;
 
     use super::*;
 
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn place(turns: &Turns) -> Place<'_> {
+        Place::new(turns, turns.slot(CLIENT))
+    }
+
     /// Polls once, with a waker that does nothing.
     fn asks(place: &mut Place<'_>) -> Poll<()> {
-        place.poll_turn(&mut Context::from_waker(std::task::Waker::noop()))
+        place.poll_turn(
+            Freight::Bulk,
+            &mut Context::from_waker(std::task::Waker::noop()),
+        )
     }
 
     fn is_on(place: &mut Place<'_>) -> bool {
@@ -185,7 +218,7 @@ mod tests {
     #[test]
     fn a_turn_given_back_goes_to_who_has_waited_longest() {
         let turns = Turns::new(1);
-        let [mut first, mut second, mut third] = [(); 3].map(|()| Place::new(&turns));
+        let [mut first, mut second, mut third] = [(); 3].map(|()| place(&turns));
         assert!(is_on(&mut first));
         assert!(!is_on(&mut second));
         assert!(!is_on(&mut third));
@@ -200,7 +233,7 @@ mod tests {
     #[test]
     fn who_leaves_holds_nobody_up() {
         let turns = Turns::new(1);
-        let [mut first, mut second, mut third] = [(); 3].map(|()| Place::new(&turns));
+        let [mut first, mut second, mut third] = [(); 3].map(|()| place(&turns));
         assert!(is_on(&mut first));
         assert!(!is_on(&mut second));
         assert!(!is_on(&mut third));
@@ -208,13 +241,13 @@ mod tests {
         drop(first);
         assert!(is_on(&mut third));
         drop(third);
-        assert!(is_on(&mut Place::new(&turns)));
+        assert!(is_on(&mut place(&turns)));
     }
 
     #[test]
     fn who_leaves_after_the_call_hands_the_turn_on() {
         let turns = Turns::new(1);
-        let [mut first, mut second, mut third] = [(); 3].map(|()| Place::new(&turns));
+        let [mut first, mut second, mut third] = [(); 3].map(|()| place(&turns));
         assert!(is_on(&mut first));
         assert!(asks(&mut second).is_pending());
         assert!(asks(&mut third).is_pending());
@@ -229,9 +262,9 @@ mod tests {
         let places = (0..100).map(|_| {
             let turns = Arc::clone(&turns);
             tokio::spawn(async move {
-                let mut place = Place::new(&turns);
+                let mut place = place(&turns);
                 for _ in 0..100 {
-                    poll_fn(|cx| place.poll_turn(cx)).await;
+                    poll_fn(|cx| place.poll_turn(Freight::Bulk, cx)).await;
                     place.end();
                 }
             })
@@ -240,6 +273,6 @@ mod tests {
             place.await.unwrap();
         }
         assert_eq!(turns.free.load(Ordering::SeqCst), 2);
-        assert!(turns.waiting.is_empty());
+        assert!(turns.lines.is_empty());
     }
 }

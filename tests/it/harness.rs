@@ -10,7 +10,7 @@ use outgate::drain::{Drained, Stop};
 use outgate::gateway::Gateway;
 use outgate::listen::Listeners;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
@@ -59,6 +59,14 @@ impl TestProxy {
     /// A new connection to the gateway.
     pub(crate) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// The same of another client, at 127.0 and these.
+    pub(crate) async fn connect_from(&self, last: [u8; 2]) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        let address = [127, 0, last[0], last[1]];
+        socket.bind((address, 0).into()).unwrap();
+        within(socket.connect(self.address)).await.unwrap()
     }
 
     /// Sends one request on a new connection and reads the answer to its end.

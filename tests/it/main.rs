@@ -49,6 +49,8 @@ mod hostile_upstreams;
 mod limits;
 // One client's share of the connections.
 mod client_share;
+// What a busy client leaves to the others.
+mod fairness;
 // The account: each request once, however it ended.
 mod account;
 // Spans of requests and tunnels.

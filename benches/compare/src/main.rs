@@ -10,12 +10,12 @@
 use std::cell::Cell;
 use std::env::args;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, timeout};
 
@@ -42,6 +42,7 @@ async fn main() -> io::Result<()> {
         return bare::run(argument(1).parse().expect("a port"));
     }
     let load = Load {
+        client: (argument(0) == "pace").then_some(pace::CLIENT),
         proxy: argument(1).parse().expect("the proxy's address"),
         port: argument(2).parse().expect("the origin's port"),
         connections: argument(3).parse().expect("a number of connections"),
@@ -63,6 +64,8 @@ async fn main() -> io::Result<()> {
 
 #[derive(Clone)]
 struct Load {
+    /// The address that the connections come from, where it matters.
+    client: Option<Ipv4Addr>,
     proxy: SocketAddr,
     port: u16,
     connections: usize,
@@ -115,7 +118,11 @@ impl Load {
     }
 
     async fn open_tunnel(&self) -> io::Result<TcpStream> {
-        let mut stream = TcpStream::connect(self.proxy).await?;
+        let socket = TcpSocket::new_v4()?;
+        if let Some(client) = self.client {
+            socket.bind((client, 0).into())?;
+        }
+        let mut stream = socket.connect(self.proxy).await?;
         stream.set_nodelay(true)?;
         let authority = format!("127.0.0.1:{}", self.port);
         let head = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n");

@@ -1,12 +1,16 @@
 //! One client that asks little, and how long it waits.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
 use super::Load;
+
+/// Another client than the one with all the load.
+pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// Between two messages.
 const PAUSE: Duration = Duration::from_millis(1);

@@ -10,16 +10,12 @@ use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::Bulk;
+use super::Shared;
 use super::pipes::Borrowed;
-use super::turns::Place;
+use crate::proxy::turns::{Freight, Place};
 
 /// As much as a socket's default receive window holds, so one read often empties it.
 const SCRATCH: usize = 64 * 1024;
-
-/// A direction yields after this many bytes, so that a busy tunnel leaves the thread to others: what a
-/// pipe holds, and a fraction of a millisecond.
-const BYTES_PER_TURN: usize = 1024 * 1024;
 
 /// A turn that moves this much without a pause is bulk, and the next goes through a pipe; one that
 /// moves less is not. Two full reads: a single one is what any response of a page is.
@@ -66,8 +62,8 @@ enum Turn {
 pub(super) struct OneWay<'a> {
     from: &'a TcpStream,
     to: &'a TcpStream,
-    shared: &'a Bulk,
-    /// Among the directions that move bulk.
+    shared: &'a Shared,
+    /// Among all that have to wait for a turn.
     place: Place<'a>,
     /// Read but not taken yet; without memory most of the time.
     kept: Kept,
@@ -94,7 +90,7 @@ impl<'a> OneWay<'a> {
         from: &'a TcpStream,
         to: &'a TcpStream,
         early: Bytes,
-        shared: &'a Bulk,
+        shared: &'a Shared,
     ) -> Self {
         let kept = if early.is_empty() {
             Kept::Nothing
@@ -105,7 +101,7 @@ impl<'a> OneWay<'a> {
             from,
             to,
             shared,
-            place: Place::new(&shared.turns),
+            place: Place::new(&shared.turns, shared.client),
             kept,
             bulk: false,
             drained: false,
@@ -129,8 +125,8 @@ impl<'a> OneWay<'a> {
         if let Some(ended) = self.ended {
             return Poll::Ready(ended);
         }
-        if self.bulk {
-            ready!(self.place.poll_turn(cx));
+        if let Some(freight) = self.waits_for_turn(cx) {
+            ready!(self.place.poll_turn(freight, cx));
         }
         let mut bytes = 0;
         let turn = self.poll_move(cx, &mut |moved_now| {
@@ -138,7 +134,7 @@ impl<'a> OneWay<'a> {
             moved(moved_now);
         });
         self.place.end();
-        self.bulk = bytes >= BULK;
+        self.note(bytes);
         match turn {
             Poll::Ready(Turn::Ended(ended)) => {
                 self.kept = Kept::Nothing;
@@ -152,7 +148,28 @@ impl<'a> OneWay<'a> {
         Poll::Pending
     }
 
+    /// What a turn has to be waited for with, if it has to be.
+    fn waits_for_turn(&self, cx: &mut Context<'_>) -> Option<Freight> {
+        if self.bulk {
+            return Some(Freight::Bulk);
+        }
+        // Both directions are polled where one has something to move; the other needs no turn.
+        let waits = self.place.is_over_share()
+            && (!matches!(self.kept, Kept::Nothing) || self.from.poll_read_ready(cx).is_ready());
+        waits.then_some(Freight::Messages)
+    }
+
+    /// A turn is over, which moved so much.
+    fn note(&mut self, bytes: usize) {
+        self.bulk = bytes >= BULK;
+        // Bulk waits in any case: messages beside it need not.
+        if bytes > 0 && !self.bulk {
+            self.shared.turns.count(self.shared.client);
+        }
+    }
+
     fn poll_move(&mut self, cx: &mut Context<'_>, moved: &mut impl FnMut(usize)) -> Poll<Turn> {
+        let most = self.shared.turns.most_bytes();
         let mut turn = 0;
         loop {
             match self.poll_flush(cx, moved) {
@@ -170,7 +187,7 @@ impl<'a> OneWay<'a> {
                 let _ = rustix::net::shutdown(self.to, Shutdown::Write);
                 return Poll::Ready(Turn::Ended(Ended::Finished));
             }
-            if turn >= BYTES_PER_TURN {
+            if turn >= most {
                 return Poll::Ready(Turn::UsedUp);
             }
             if ready!(self.from.poll_read_ready(cx)).is_err() {
@@ -179,7 +196,7 @@ impl<'a> OneWay<'a> {
             if self.bulk || turn >= BULK {
                 self.take_pipe();
             }
-            match self.fill(moved) {
+            match self.fill(most - turn, moved) {
                 Ok(bytes) => turn += bytes,
                 Err(ended) => return Poll::Ready(Turn::Ended(ended)),
             }
@@ -207,10 +224,10 @@ impl<'a> OneWay<'a> {
         }
     }
 
-    /// Reads once, by whichever way is open; tells how much.
-    fn fill(&mut self, moved: &mut impl FnMut(usize)) -> Result<usize, Ended> {
+    /// Reads once, by whichever way is open; tells how much. A pipe is filled with `most` bytes at most.
+    fn fill(&mut self, most: usize, moved: &mut impl FnMut(usize)) -> Result<usize, Ended> {
         let read = match &mut self.kept {
-            Kept::Piped(pipe) => fill_pipe(self.from, pipe),
+            Kept::Piped(pipe) => fill_pipe(self.from, pipe, most),
             Kept::Nothing | Kept::Copied(_) => {
                 return BUFFER.with_borrow_mut(|buffer| self.copy_once(buffer, moved));
             }
@@ -313,13 +330,14 @@ fn read_some(from: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
 /// Moves what the socket has into an empty pipe.
 ///
 /// The pipe is empty, so that a call which would block says that the socket has nothing.
-fn fill_pipe(from: &TcpStream, borrowed: &mut Borrowed) -> io::Result<usize> {
+fn fill_pipe(from: &TcpStream, borrowed: &mut Borrowed, most: usize) -> io::Result<usize> {
     let Some(pipe) = borrowed.pipe() else {
         return Err(io::ErrorKind::BrokenPipe.into());
     };
     let moved = from.try_io(Interest::READABLE, || {
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-        Ok(splice(from, None, &pipe.write, None, pipe.capacity, flags)?)
+        let most = most.min(pipe.capacity);
+        Ok(splice(from, None, &pipe.write, None, most, flags)?)
     })?;
     borrowed.holds = moved;
     Ok(moved)

@@ -1,5 +1,7 @@
 //! One set of tests over both ways of moving bytes.
 
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,6 +12,9 @@ use super::*;
 
 /// Enough to turn any direction bulk, and more than all buffers on the way hold.
 const MUCH: usize = 16 * 1024 * 1024;
+
+/// A client.
+const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 #[derive(Default)]
 struct Counts {
@@ -35,6 +40,27 @@ struct Relayed {
     running: JoinHandle<End>,
 }
 
+/// With one turn at a time, as the only client.
+fn alone(most_pipes: usize) -> Shared {
+    let turns = Arc::new(Turns::new(1));
+    Shared {
+        pipes: Arc::new(Pipes::new(most_pipes)),
+        client: turns.slot(ONE),
+        turns,
+    }
+}
+
+impl Shared {
+    /// The same for another tunnel.
+    fn of(&self, client: IpAddr) -> Self {
+        Self {
+            pipes: Arc::clone(&self.pipes),
+            turns: Arc::clone(&self.turns),
+            client: self.turns.slot(client),
+        }
+    }
+}
+
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -48,14 +74,14 @@ impl Relayed {
     /// With no pipe to be had everything is copied.
     async fn with(most_pipes: usize) -> Self {
         let ((client, near), (upstream, far)) = (pair().await, pair().await);
-        let bulk = Bulk::new(most_pipes, 1);
-        let taken = (most_pipes == 0).then(|| bulk.pipes.borrow());
+        let share = alone(most_pipes);
+        let taken = (most_pipes == 0).then(|| share.pipes.borrow());
         let counts = Arc::new(Counts::default());
         let count = Arc::clone(&counts);
         let running = tokio::spawn(async move {
             let _taken = taken;
             let early = Early::default();
-            let end = relay(&near, &far, early, &bulk, &count).await;
+            let end = relay(&near, &far, early, &share, &count).await;
             drop((near, far));
             end
         });
@@ -197,9 +223,8 @@ impl Count for Defect {
 #[tokio::test]
 async fn a_panic_is_a_reset_for_both_sides() {
     let ((mut client, near), (mut upstream, far)) = (pair().await, pair().await);
-    let running = tokio::spawn(async move {
-        relay(&near, &far, Early::default(), &Bulk::new(0, 1), &Defect).await
-    });
+    let running =
+        tokio::spawn(async move { relay(&near, &far, Early::default(), &alone(0), &Defect).await });
     client.write_all(b"ping").await.unwrap();
     assert!(running.await.unwrap_err().is_panic());
     let mut ping = [0; 4];
@@ -213,9 +238,9 @@ async fn a_panic_is_a_reset_for_both_sides() {
 #[tokio::test]
 async fn a_tunnel_task_stays_small() {
     let ((client, _near), (upstream, _far)) = (pair().await, pair().await);
-    let bulk = Bulk::new(1, 1);
+    let share = alone(1);
     let counts = Arc::new(Counts::default());
-    let future = relay(&client, &upstream, Early::default(), &bulk, &counts);
+    let future = relay(&client, &upstream, Early::default(), &share, &counts);
     // Ten thousand idle tunnels are the point of the gateway.
     assert!(
         size_of_val(&future) <= 512,
@@ -228,10 +253,10 @@ async fn a_tunnel_task_stays_small() {
 async fn a_message_passes_many_tunnels_that_move_bulk() {
     /// One thread runs them all here, so the order of their turns is what decides.
     const TUNNELS: usize = 100;
-    let bulk = Bulk::new(TUNNELS, 1);
+    let shared = alone(TUNNELS);
     let moved = Arc::new(Counts::default());
     for _ in 0..TUNNELS {
-        let (mut client, mut upstream) = busy(&bulk, &moved).await;
+        let (mut client, mut upstream) = running(shared.of(ONE), Arc::clone(&moved)).await;
         tokio::spawn(async move {
             let chunk = pattern(MUCH / 16);
             while upstream.write_all(&chunk).await.is_ok() {}
@@ -241,7 +266,7 @@ async fn a_message_passes_many_tunnels_that_move_bulk() {
             while client.read(&mut chunk).await.is_ok_and(|read| read > 0) {}
         });
     }
-    let (mut client, mut upstream) = busy(&bulk, &Arc::default()).await;
+    let (mut client, mut upstream) = running(shared.of(ONE), Arc::<Counts>::default()).await;
     tokio::spawn(async move {
         let mut four = [0; 4];
         while upstream.read_exact(&mut four).await.is_ok() {
@@ -261,10 +286,64 @@ async fn a_message_passes_many_tunnels_that_move_bulk() {
     assert!(median < MUCH, "{median} bytes of bulk went before");
 }
 
+#[tokio::test]
+async fn a_message_passes_those_of_another_client_beyond_its_share() {
+    const TUNNELS: usize = 300;
+    let shared = alone(0);
+    let first = Arc::new(Counts::default());
+    let mut ends = Vec::new();
+    for _ in 0..TUNNELS {
+        ends.push(running(shared.of(ONE), Arc::clone(&first)).await);
+    }
+    let behind = Arc::new(Behind {
+        first: Arc::clone(&first),
+        bytes: AtomicUsize::new(usize::MAX),
+    });
+    let other = IpAddr::from([192, 0, 2, 2]);
+    ends.push(running(shared.of(other), Arc::clone(&behind)).await);
+    // The last one waits for its client like all the others.
+    let (client, upstream) = ends.last_mut().unwrap();
+    client.write_all(b"ping").await.unwrap();
+    upstream.read_exact(&mut [0; 4]).await.unwrap();
+    // The runtime learns of all of them at once, in this order.
+    let already = first.up.load(Ordering::Relaxed);
+    let (clients, mut upstreams): (Vec<_>, Vec<_>) = ends.into_iter().unzip();
+    let clients = clients.into_iter().map(|client| client.into_std().unwrap());
+    let clients: Vec<_> = clients.collect();
+    for mut client in &clients {
+        client.write_all(b"ping").unwrap();
+    }
+    for upstream in upstreams.iter_mut().rev() {
+        let mut ping = [0; 4];
+        upstream.read_exact(&mut ping).await.unwrap();
+        assert_eq!(&ping, b"ping");
+    }
+    let before = (behind.bytes.load(Ordering::Relaxed) - already) / 4;
+    assert!(
+        before < 20,
+        "{before} messages of the other client went before"
+    );
+}
+
+/// Notes how many bytes another client's tunnels had moved when this one did.
+struct Behind {
+    first: Arc<Counts>,
+    bytes: AtomicUsize,
+}
+
+impl Count for Arc<Behind> {
+    fn moved(&self, _direction: Direction, _bytes: usize) {
+        let others = self.first.up.load(Ordering::Relaxed);
+        self.bytes.store(others, Ordering::Relaxed);
+    }
+}
+
 /// The two ends of a relay that runs by itself.
-async fn busy(bulk: &Bulk, counts: &Arc<Counts>) -> (TcpStream, TcpStream) {
+async fn running(
+    share: Shared,
+    count: impl Count + Send + Sync + 'static,
+) -> (TcpStream, TcpStream) {
     let ((client, near), (upstream, far)) = (pair().await, pair().await);
-    let (bulk, counts) = (bulk.clone(), Arc::clone(counts));
-    tokio::spawn(async move { relay(&near, &far, Early::default(), &bulk, &counts).await });
+    tokio::spawn(async move { relay(&near, &far, Early::default(), &share, &count).await });
     (client, upstream)
 }

@@ -1,0 +1,134 @@
+//! Polls HTTP on one connection: when it is the client's turn, and through the phases of a drain.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use hyper::server::conn::http1::{Connection, Parts};
+use hyper_util::rt::TokioIo;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::client::ClientStream;
+use super::connection::Requests;
+use super::progress::{Progress, Waiting};
+use super::respond::Failure;
+use super::turns::{Freight, Place};
+use crate::access::Detail;
+use crate::drain::{Drain, Phase};
+use crate::reason::Reason;
+
+/// How long a connection accepted before the drain may take to send its first request.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+
+type Http = Connection<TokioIo<ClientStream>, Requests>;
+
+/// HTTP on one connection.
+pub(super) struct Driver<'a> {
+    http: Http,
+    socket: &'a TcpStream,
+    progress: &'a Progress,
+    /// Among all clients' requests.
+    place: Place<'a>,
+}
+
+impl<'a> Driver<'a> {
+    pub(super) fn new(
+        http: Http,
+        socket: &'a TcpStream,
+        progress: &'a Progress,
+        place: Place<'a>,
+    ) -> Self {
+        Self {
+            http,
+            socket,
+            progress,
+            place,
+        }
+    }
+
+    /// Polls HTTP to its end, through the phases of a drain.
+    pub(super) async fn run(&mut self, mut drain: Drain) -> Ended {
+        tokio::select! {
+            ended = poll_fn(|cx| self.poll(cx)) => return ended,
+            () = drain.reaches(Phase::Closing) => {}
+        }
+        if !self.progress.has_served() {
+            // It was accepted, so its first request is as good as here; hyper would close at once.
+            tokio::select! {
+                ended = poll_fn(|cx| self.poll(cx)) => return ended,
+                () = tokio::time::sleep(FIRST_REQUEST_GRACE) => {}
+                () = drain.reaches(Phase::Over) => return Ended::Gone,
+            }
+        }
+        if let Waiting::Head(_) = self.progress.waiting() {
+            return Ended::Refused(Failure::plain(Reason::Draining));
+        }
+        Pin::new(&mut self.http).graceful_shutdown();
+        tokio::select! {
+            ended = poll_fn(|cx| self.poll(cx)) => ended,
+            () = drain.reaches(Phase::Over) => Ended::Gone,
+        }
+    }
+
+    /// What a client that has had its share sends waits for its turn.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if self.place.is_over_share() && self.has_news(cx) {
+            ready!(self.place.poll_turn(Freight::Messages, cx));
+        }
+        let polled = self.http.poll_without_shutdown(cx);
+        self.place.end();
+        polled.map(|ended| Ended::of(ended, self.progress))
+    }
+
+    /// Whether the client has sent something, and is still there. What one sent that is gone has no other time.
+    fn has_news(&self, cx: &mut Context<'_>) -> bool {
+        let is_gone = || self.socket.ready(Interest::ERROR).now_or_never().is_some();
+        self.socket.poll_read_ready(cx).is_ready() && !is_gone()
+    }
+
+    pub(super) fn into_parts(self) -> Parts<TokioIo<ClientStream>, Requests> {
+        self.http.into_parts()
+    }
+}
+
+/// How HTTP on a connection came to its end.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// Regularly: closed, or handed over to a tunnel.
+    Done,
+    /// Without a whole request, and the client is to be told why.
+    Refused(Failure),
+    /// The same, and hyper may have told it already.
+    RefusedByHyper(Failure),
+    /// The client took too long.
+    TimedOut,
+    /// Content took too long.
+    Stalled,
+    /// The client is gone, or cannot be told anything any more.
+    Gone,
+}
+
+impl Ended {
+    fn of(result: hyper::Result<()>, progress: &Progress) -> Self {
+        let Err(error) = result else {
+            return Self::Done;
+        };
+        if !error.is_parse() {
+            return Self::Gone;
+        }
+        let reason = if error.is_parse_too_large() {
+            Reason::HeaderTooLarge
+        } else {
+            Reason::BadRequest
+        };
+        let failure = Failure::new(reason, Detail::Head(error));
+        if progress.was_answered_by_hyper() {
+            Self::RefusedByHyper(failure)
+        } else {
+            Self::Refused(failure)
+        }
+    }
+}
