@@ -24,7 +24,7 @@ use shares::Shares;
 /// Bytes of a turn: a busy tunnel leaves the thread to others after what a pipe holds, a fraction of a millisecond.
 const BYTES: usize = 1024 * 1024;
 
-/// In a crowd turns are short. That costs a quarter more CPU a byte, and a message meets turns on each of its ways.
+/// In a crowd turns are short. That costs a quarter to a half more CPU a byte, and a message meets turns on each of its ways.
 const BYTES_IN_A_CROWD: usize = BYTES / 4;
 
 /// The runtime looks for news before turns of this much work, reckoned in messages. It is told of every busy socket
