@@ -92,14 +92,19 @@ impl Admin {
 
 /// Answers with the metrics, apart from the data path: a policy of thousands of rules has them be long.
 async fn show(admin: Arc<Admin>, form: Exposition) -> Response<Full<Bytes>> {
-    let rendered = tokio::task::spawn_blocking(move || {
+    apart(move || {
         let dropped = admin.dropped.as_ref().map_or(0, DroppedLines::count);
-        admin.metrics.render(form, dropped as u64)
-    });
-    match rendered.await {
-        Ok(rendered) => shown(form, rendered),
-        Err(_panicked) => cannot_be_shown(),
-    }
+        shown(form, admin.metrics.render(form, dropped as u64))
+    })
+    .await
+}
+
+/// Makes an answer on a thread that no connection waits for.
+pub(crate) async fn apart(
+    answer: impl FnOnce() -> Response<Full<Bytes>> + Send + 'static,
+) -> Response<Full<Bytes>> {
+    let answered = tokio::task::spawn_blocking(answer).await;
+    answered.unwrap_or_else(|_panicked| cannot_be_shown())
 }
 
 fn shown(form: Exposition, rendered: Result<String, prometheus::Error>) -> Response<Full<Bytes>> {
@@ -112,7 +117,8 @@ fn shown(form: Exposition, rendered: Result<String, prometheus::Error>) -> Respo
     }
 }
 
-fn cannot_be_shown() -> Response<Full<Bytes>> {
+/// For an answer that could not be made.
+pub(crate) fn cannot_be_shown() -> Response<Full<Bytes>> {
     text(StatusCode::INTERNAL_SERVER_ERROR, "cannot be shown\n")
 }
 

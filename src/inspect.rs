@@ -6,23 +6,23 @@
 
 mod explain;
 mod policy;
+mod tunnels;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::ready;
-use http::header::LINK;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::Serialize;
 
-use crate::admin::{Answering, method_not_allowed, text, with_type};
+use crate::admin::{Answering, cannot_be_shown, method_not_allowed, text, with_type};
 use crate::config::{Config, Tracing};
 use crate::metrics::End;
 use crate::proxy::Proxy;
-use crate::tunnels::{Tunnel, Tunnels};
+use crate::tunnels::Tunnels;
 
 /// What answers on the inspector's port.
 #[derive(Debug)]
@@ -35,40 +35,6 @@ pub struct Inspector {
     pub proxy: Arc<Proxy>,
 }
 
-/// Tunnels of one answer, unless fewer are asked for: a millisecond's work, so that an answer
-/// keeps no thread from the data path for long.
-const LONGEST_PAGE: usize = 1000;
-
-#[derive(Serialize)]
-struct TunnelView<'a> {
-    id: u64,
-    client: String,
-    target: String,
-    address: String,
-    rule: &'a str,
-    age_seconds: f64,
-    idle_seconds: f64,
-    bytes_sent: u64,
-    bytes_received: u64,
-}
-
-impl<'a> TunnelView<'a> {
-    fn of(tunnel: &'a Tunnel) -> Self {
-        let opening = &tunnel.opening;
-        Self {
-            id: tunnel.id,
-            client: opening.client.to_string(),
-            target: opening.target.to_string(),
-            address: opening.upstream.to_string(),
-            rule: &opening.rule,
-            age_seconds: tunnel.age().as_secs_f64(),
-            idle_seconds: tunnel.idle().as_secs_f64(),
-            bytes_sent: opening.traffic.sent(),
-            bytes_received: opening.traffic.received(),
-        }
-    }
-}
-
 impl Inspector {
     /// Answers one request.
     #[must_use]
@@ -76,11 +42,15 @@ impl Inspector {
         let inspector = Arc::clone(self);
         match (request.uri().path(), request.method()) {
             ("/policy", &Method::GET) => policy::show(inspector).boxed(),
+            ("/tunnels", &Method::GET) => {
+                let query = request.uri().query().unwrap_or_default().to_owned();
+                tunnels::list(inspector, query).boxed()
+            }
             ("/explain", &Method::GET) => {
                 let query = request.uri().query().unwrap_or_default().to_owned();
                 explain::explain(inspector, query).boxed()
             }
-            ("/policy" | "/explain", _) => ready(method_not_allowed("GET")).boxed(),
+            ("/policy" | "/explain" | "/tunnels", _) => ready(method_not_allowed("GET")).boxed(),
             _ => ready(self.answer_at_once(request)).boxed(),
         }
     }
@@ -88,9 +58,8 @@ impl Inspector {
     fn answer_at_once(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         match (path, request.method()) {
-            ("/tunnels", &Method::GET) => self.list(request.uri().query().unwrap_or_default()),
             ("/config", &Method::GET) => self.config(),
-            ("/tunnels" | "/config", _) => method_not_allowed("GET"),
+            ("/config", _) => method_not_allowed("GET"),
             _ => match (path.strip_prefix("/tunnels/"), request.method()) {
                 (Some(id), &Method::DELETE) => self.close(id),
                 (Some(_), _) => method_not_allowed("DELETE"),
@@ -100,31 +69,6 @@ impl Inspector {
                 ),
             },
         }
-    }
-
-    /// The tunnels in the order they were opened, a page at a time: `?limit=` so many, `&after=`
-    /// that id. The next page, where there is one, is in a `Link` field (RFC 8288).
-    fn list(&self, query: &str) -> Response<Full<Bytes>> {
-        let Some(page) = Page::of(query) else {
-            return text(
-                StatusCode::BAD_REQUEST,
-                "expected ?limit=N&after=ID, both numbers, the limit from 1\n",
-            );
-        };
-        let (tunnels, more) = self.tunnels.page(page.after, page.limit);
-        let views: Vec<_> = tunnels
-            .iter()
-            .map(|tunnel| TunnelView::of(tunnel))
-            .collect();
-        let mut response = json(&views);
-        if let Some(last) = tunnels.last().filter(|_| more) {
-            let (limit, after) = (page.limit, last.id);
-            let next = format!("</tunnels?limit={limit}&after={after}>; rel=\"next\"");
-            if let Ok(next) = HeaderValue::try_from(next) {
-                response.headers_mut().insert(LINK, next);
-            }
-        }
-        response
     }
 
     fn config(&self) -> Response<Full<Bytes>> {
@@ -149,34 +93,9 @@ impl Inspector {
     }
 }
 
-/// Which tunnels an answer lists.
-#[derive(Debug, PartialEq, Eq)]
-struct Page {
-    limit: usize,
-    after: u64,
-}
-
-impl Page {
-    fn of(query: &str) -> Option<Self> {
-        let mut page = Self {
-            limit: LONGEST_PAGE,
-            after: 0,
-        };
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            match pair.split_once('=')? {
-                ("limit", limit) => page.limit = limit.parse().ok().filter(|limit| *limit > 0)?,
-                ("after", after) => page.after = after.parse().ok()?,
-                _ => return None,
-            }
-        }
-        page.limit = page.limit.min(LONGEST_PAGE);
-        Some(page)
-    }
-}
-
 fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
     match serde_json::to_vec(value) {
         Ok(content) => with_type("application/json", StatusCode::OK, content),
-        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "cannot be shown\n"),
+        Err(_) => cannot_be_shown(),
     }
 }

@@ -4,23 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::Response;
 use http_body_util::Full;
 use serde::Serialize;
 
 use super::{Inspector, json};
-use crate::admin::text;
+use crate::admin::apart;
 use crate::policy::{Action, Mode, Policy, Rule};
 
 /// Answers with the policy in force, apart from the data path: it may be long.
 pub(super) async fn show(inspector: Arc<Inspector>) -> Response<Full<Bytes>> {
-    let shown = tokio::task::spawn_blocking(move || {
+    apart(move || {
         let in_force = inspector.proxy.enforced().load();
         json(&PolicyView::of(in_force.policy(), in_force.generation()))
-    });
-    shown
-        .await
-        .unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, "cannot be shown\n"))
+    })
+    .await
 }
 
 #[derive(Serialize)]

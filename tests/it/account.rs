@@ -67,11 +67,7 @@ async fn a_request_that_is_read_together_with_the_reset_behind_it_is_accounted()
 async fn bulk_is_counted_while_its_tunnel_is_open() {
     // So much that it leaves the buffers for pipes.
     const BYTES: usize = 4 * 1024 * 1024;
-    let origin = Origin::scripted(|stream, _| async move {
-        let (mut reading, mut writing) = stream.into_split();
-        let _ = tokio::io::copy(&mut reading, &mut writing).await;
-    })
-    .await;
+    let origin = Origin::echoing().await;
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
     let target = format!("origin.test:{}", origin.port());
     let (mut reading, mut writing) = proxy.tunnel(&target).await.into_split();

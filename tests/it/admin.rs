@@ -1,5 +1,3 @@
-use std::time::{Duration, Instant};
-
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -162,16 +160,13 @@ async fn tunnels_are_listed_a_page_at_a_time_in_the_order_they_were_opened() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+/// With one thread for everything, whatever holds it up holds up the tunnels too.
+#[tokio::test]
 async fn listing_thousands_of_tunnels_holds_up_none_of_them() {
     const TUNNELS: usize = 2000;
-    let origin = Origin::scripted(|mut stream, _| async move {
-        let (mut reader, mut writer) = stream.split();
-        let _ = tokio::io::copy(&mut reader, &mut writer).await;
-    })
-    .await;
+    const PAGES: usize = 20;
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
-    let target = format!("origin.test:{}", origin.port());
+    let target = format!("origin.test:{}", Origin::echoing().await.port());
     let mut clients = Vec::with_capacity(TUNNELS);
     for _ in 0..TUNNELS {
         clients.push(proxy.tunnel(&target).await);
@@ -179,29 +174,23 @@ async fn listing_thousands_of_tunnels_holds_up_none_of_them() {
     let inspect = proxy.inspect;
     let lister = tokio::spawn(async move {
         let mut seen = 0;
-        for _ in 0..20 {
-            for page in ["/tunnels", "/tunnels?after=1000"] {
-                let page: Vec<serde::de::IgnoredAny> =
-                    serde_json::from_str(&get(inspect, page).await).unwrap();
-                seen += page.len();
-            }
+        for _ in 0..PAGES {
+            let page = get(inspect, "/tunnels?after=1000").await;
+            seen += page.matches("\"id\":").count();
         }
         seen
     });
-    let mut worst = Duration::ZERO;
     let mut rounds = 0;
-    while !lister.is_finished() || rounds < 100 {
+    while !lister.is_finished() {
         let client = &mut clients[rounds % TUNNELS];
-        let begun = Instant::now();
         send(client, b"ping").await;
         within(client.read_exact(&mut [0; 4])).await.unwrap();
-        worst = worst.max(begun.elapsed());
         rounds += 1;
     }
-    assert_eq!(lister.await.unwrap(), 20 * TUNNELS);
+    assert_eq!(lister.await.unwrap(), PAGES * 1000);
     assert!(
-        worst < Duration::from_secs(5),
-        "a round trip took {worst:?}"
+        rounds > 5 * PAGES,
+        "{rounds} round trips in the time of {PAGES} pages"
     );
 }
 
@@ -210,11 +199,7 @@ async fn listing_thousands_of_tunnels_holds_up_none_of_them() {
 async fn a_scrape_of_thousands_of_rules_holds_up_no_tunnel() {
     const RULES: usize = 5000;
     const ROUNDS: usize = 5;
-    let origin = Origin::scripted(|mut stream, _| async move {
-        let (mut reader, mut writer) = stream.split();
-        let _ = tokio::io::copy(&mut reader, &mut writer).await;
-    })
-    .await;
+    let origin = Origin::echoing().await;
     let rules = (0..RULES).fold(
         TestProxy::builder().allow("origin.test:*"),
         |proxy, rule| proxy.allow(&format!("host-{rule}.test")),

@@ -220,11 +220,7 @@ async fn a_tunnel_is_idle_only_when_neither_side_sends() {
 
 #[tokio::test]
 async fn a_tunnel_ends_at_its_greatest_age_however_busy() {
-    let origin = Origin::scripted(|mut stream, _| async move {
-        let (mut reading, mut writing) = stream.split();
-        let _ = tokio::io::copy(&mut reading, &mut writing).await;
-    })
-    .await;
+    let origin = Origin::echoing().await;
     let proxy = TestProxy::builder()
         .allow("origin.test:*")
         .with(|config| config.max_lifetime = Some(SHORT * 2))

@@ -46,12 +46,7 @@ async fn converse(tunnel: TcpStream, stop: Arc<AtomicBool>) -> Seen {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reload_ends_exactly_the_tunnels_it_denies_and_costs_the_others_no_byte() {
-    let origin = Origin::scripted(|stream, _| async move {
-        let (mut reading, mut writing) = stream.into_split();
-        let _ = tokio::io::copy(&mut reading, &mut writing).await;
-        let _ = writing.shutdown().await;
-    })
-    .await;
+    let origin = Origin::echoing().await;
     let both = "rules:\n  - { name: a, hosts: [origin.test, other.test], ports: ['*'] }\n";
     let folder = PolicyFolder::with(both);
     let proxy = folder.builder().start().await;

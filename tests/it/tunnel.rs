@@ -221,11 +221,7 @@ async fn bytes_are_counted_while_the_tunnel_is_open() {
 
 #[tokio::test]
 async fn megabytes_arrive_unchanged_both_ways_at_once() {
-    let origin = Origin::scripted(|stream, _| async move {
-        let (mut reading, mut writing) = stream.into_split();
-        let _ = tokio::io::copy(&mut reading, &mut writing).await;
-    })
-    .await;
+    let origin = Origin::echoing().await;
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
     let client = proxy
         .tunnel(&format!("origin.test:{}", origin.port()))

@@ -26,6 +26,16 @@ impl Origin {
         .await
     }
 
+    /// Sends back what comes, until its end.
+    pub(crate) async fn echoing() -> Self {
+        Self::scripted(|mut stream, _| async move {
+            let (mut reading, mut writing) = stream.split();
+            // Whoever breaks a connection off has what was sent back before.
+            let _ = tokio::io::copy(&mut reading, &mut writing).await;
+        })
+        .await
+    }
+
     /// Runs a script on each connection; what it sends into the channel is what was received.
     pub(crate) async fn scripted<S, F>(script: S) -> Self
     where
