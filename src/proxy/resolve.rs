@@ -150,14 +150,16 @@ impl Resolver {
     /// Asks for A and AAAA at once; whichever fails, the other one may still serve.
     async fn both_families(&self, name: Name, client: IpAddr) -> Result<Resolved, Failure> {
         let deadline = Deadline::now() + self.timeout;
-        let v4 = pin!(self.lookup((name.clone(), RecordType::A), client, deadline));
-        let v6 = pin!(self.lookup((name, RecordType::AAAA), client, deadline));
+        let [ask_v4, ask_v6] =
+            [RecordType::A, RecordType::AAAA].map(|family| (name.clone(), family));
+        let v4 = pin!(self.lookup(ask_v4.clone(), client, deadline));
+        let v6 = pin!(self.lookup(ask_v6.clone(), client, deadline));
         let (v4, v6) = match select(v4, v6).await {
             Either::Left((v4, v6)) => {
-                let v6 = other_family(&v4, v6).await;
+                let v6 = self.other_family(&v4, ask_v6, v6).await;
                 (v4, v6)
             }
-            Either::Right((v6, v4)) => (other_family(&v6, v4).await, v6),
+            Either::Right((v6, v4)) => (self.other_family(&v6, ask_v4, v4).await, v6),
         };
         match (v4, v6) {
             (Ok(v4), Ok(v6)) => Ok(Resolved {
@@ -169,6 +171,33 @@ impl Resolver {
             (Err(v4), Err(v6)) if v4.reason == Reason::DnsNotFound => Err(v6),
             (Err(v4), Err(_)) => Err(v4),
         }
+    }
+
+    /// What the lookup of the other family comes to, once that of one has ended (RFC 8305 §3).
+    ///
+    /// Where one has addresses the other gets a moment more. It is waited for only if the one is of no use
+    /// here: most hosts have no route to IPv6, and a lost datagram must not leave them with nothing else.
+    async fn other_family(
+        &self,
+        one: &Result<Resolved, Failure>,
+        question: Question,
+        mut other: impl Future<Output = Result<Resolved, Failure>> + Unpin,
+    ) -> Result<Resolved, Failure> {
+        let Ok(one) = one else {
+            return other.await;
+        };
+        if let Ok(other) = timeout(RESOLUTION_DELAY, &mut other).await {
+            return other;
+        }
+        // The port does not matter.
+        let has_route = |address: &IpAddr| routed_to((*address, 9).into()).is_ok();
+        if one.addresses.iter().any(has_route) {
+            // Some name servers never answer for a family: not every connection is to wait a moment more.
+            self.cache
+                .insert(question, Answer::none_for_now(one.valid_until));
+            return Err(Failure::plain(Reason::DnsTimeout));
+        }
+        other.await
     }
 
     async fn lookup(
@@ -260,28 +289,6 @@ fn name_server(address: &SocketAddr) -> NameServerConfig {
         connection
     });
     NameServerConfig::new(address.ip(), true, connections.into())
-}
-
-/// What the lookup of the other family comes to, once that of one has ended (RFC 8305 §3).
-///
-/// Where one has addresses the other gets a moment more. It is waited for only if the one is of no use
-/// here: most hosts have no route to IPv6, and a lost datagram must not leave them with nothing else.
-async fn other_family(
-    one: &Result<Resolved, Failure>,
-    mut other: impl Future<Output = Result<Resolved, Failure>> + Unpin,
-) -> Result<Resolved, Failure> {
-    let Ok(one) = one else {
-        return other.await;
-    };
-    if let Ok(other) = timeout(RESOLUTION_DELAY, &mut other).await {
-        return other;
-    }
-    // The port does not matter.
-    let has_route = |address: &IpAddr| routed_to((*address, 9).into()).is_ok();
-    if one.addresses.iter().any(has_route) {
-        return Err(Failure::plain(Reason::DnsTimeout));
-    }
-    other.await
 }
 
 /// What a failed lookup is to the client.

@@ -250,6 +250,17 @@ async fn a_family_that_nobody_answers_for_does_not_keep_the_other_one_rfc8305_3(
 }
 
 #[tokio::test]
+async fn a_family_that_nobody_answers_for_is_not_waited_for_at_every_dial() {
+    let origin = Origin::answering("").await;
+    let server = DnsServer::start(|_, _| Answer::OneFamily(vec![LOOPBACK.into()])).await;
+    let proxy = builder(&server).start().await;
+    for _ in 0..5 {
+        proxy.tunnel(&format!("a.dns.test:{}", origin.port())).await;
+    }
+    assert_eq!(server.asked(RecordType::AAAA), 1);
+}
+
+#[tokio::test]
 async fn a_family_that_this_host_has_no_route_to_is_no_reason_to_leave_the_other_one() {
     let origin = Origin::answering("").await;
     let server = DnsServer::start(|_, _| {

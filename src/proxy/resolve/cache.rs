@@ -22,6 +22,9 @@ pub(super) const MOST_ADDRESSES: usize = 32;
 /// Negative answers are kept this long at most, so that a name that was just created is soon found.
 const NEGATIVE_MAX_TTL: Duration = Duration::from_secs(30);
 
+/// Silence about one family is remembered this long at most. A name server that was only slow has the answer at hand by then.
+const SILENCE_MAX_TTL: Duration = Duration::from_secs(10);
+
 /// A name and the family that is asked for.
 pub(super) type Question = (Name, RecordType);
 
@@ -90,6 +93,15 @@ impl Answer {
             addresses: Ok(addresses),
             valid_until,
         })
+    }
+
+    /// That there is no address, instead of an answer that has not come: for a while, and no longer than the other
+    /// family's holds.
+    pub(super) fn none_for_now(other_until: Instant) -> Self {
+        Self::negative(
+            ResponseCode::NoError,
+            other_until.min(Instant::now() + SILENCE_MAX_TTL),
+        )
     }
 
     fn negative(code: ResponseCode, valid_until: Instant) -> Self {
