@@ -15,6 +15,10 @@ use crate::trace::context::random_trace_id;
 /// How long a client may take to read an answer that ends its connection.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// Bytes read of a client that has its last answer. One that stops when it reads the answer has sent less: what its
+/// kernel held by then (4 MiB at most, as Linux comes), and as much again on its way and in ours.
+const MOST_UNHEARD: usize = 8 * 1024 * 1024;
+
 /// Answers a connection on which no request was parsed.
 pub(super) async fn refuse(
     proxy: &Proxy,
@@ -79,12 +83,16 @@ pub(super) async fn linger(socket: &TcpStream, client_finished: bool) {
     }
     let drained = async {
         let mut scrap = [0; 4096];
-        while socket.readable().await.is_ok() {
+        let mut unheard = 0;
+        while unheard < MOST_UNHEARD && socket.readable().await.is_ok() {
             match socket.try_read(&mut scrap) {
                 Ok(0) => return,
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
-                Ok(_) | Err(_) => {}
+                Ok(read) => unheard += read,
+                Err(_) => {}
             }
+            // A socket that has more is ready at once, and nobody is to wait for what nobody wants.
+            tokio::task::yield_now().await;
         }
     };
     let _ = tokio::time::timeout(LINGER, drained).await;

@@ -1,4 +1,5 @@
-use std::time::Duration;
+use std::io::Write;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -79,6 +80,35 @@ async fn a_thousand_silent_connections_keep_nobody_waiting() {
     for mut connection in silent {
         assert_eq!(read_to_end(&mut connection).await, "");
     }
+}
+
+#[tokio::test]
+async fn a_refused_client_that_goes_on_sending_holds_no_thread_and_is_soon_closed() {
+    let proxy = TestProxy::builder().start().await;
+    let mut client = proxy.connect().await;
+    let head = "PUT http://evil.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n";
+    send(&mut client, head.as_bytes()).await;
+    let mut client = client.into_std().unwrap();
+    client.set_nonblocking(false).unwrap();
+    let flood = tokio::task::spawn_blocking(move || {
+        // Not ended from the thread of the test: the gateway may hold it.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let chunk = vec![0; 1024 * 1024];
+        let mut sent = 0;
+        while client.write_all(&chunk).is_ok() {
+            assert!(Instant::now() < deadline, "{sent} bytes and no end");
+            sent += chunk.len();
+        }
+        sent
+    });
+    let answer = proxy.ask(&connect_head("evil.test:443")).await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    let sent = within(flood).await.unwrap();
+    // What is read of it, and two sockets' worth of kernel buffers.
+    assert!(sent < 32 * 1024 * 1024, "{sent} bytes were taken");
+    proxy
+        .shows("outgate_connections_active{listener=\"proxy\"} 0")
+        .await;
 }
 
 #[tokio::test]
