@@ -1,8 +1,9 @@
 //! Logs: one stream of lines on standard output, which never holds up a request.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -25,11 +26,16 @@ const GATHERING: Duration = Duration::from_millis(5);
 /// the kernel's buffer of a pipe.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Keeps the log writer alive; dropping it flushes what was written.
+/// How long the end waits for standard output to take what was logged. The writer's guard takes
+/// 1.1 s at most, unless nobody reads.
+const LAST_LINES: Duration = Duration::from_millis(1500);
+
+/// Keeps the log writer alive; dropping it flushes what was written, for 1.5 s at most.
 #[derive(Debug)]
 pub struct Telemetry {
     dropped: DroppedLines,
-    _writer: WorkerGuard,
+    /// None when it has been dropped.
+    writer: Option<WorkerGuard>,
 }
 
 /// How many lines were dropped since the start.
@@ -99,7 +105,7 @@ impl Telemetry {
         }
         Ok(Self {
             dropped,
-            _writer: guard,
+            writer: Some(guard),
         })
     }
 
@@ -107,6 +113,24 @@ impl Telemetry {
     #[must_use]
     pub fn dropped(&self) -> DroppedLines {
         self.dropped.clone()
+    }
+}
+
+impl Drop for Telemetry {
+    /// On a thread of its own: a guard that finds the queue full says so on standard output, and
+    /// where nobody reads that, it never returns.
+    fn drop(&mut self) {
+        let writer = self.writer.take();
+        let (flushed, is_flushed) = mpsc::channel::<()>();
+        let thread = thread::Builder::new().name("outgate-log-end".to_owned());
+        let started = thread.spawn(move || {
+            drop(writer);
+            drop(flushed);
+        });
+        // Nothing is sent; what is waited for is that the sender is gone.
+        if started.is_ok() {
+            let _ = is_flushed.recv_timeout(LAST_LINES);
+        }
     }
 }
 
@@ -191,7 +215,7 @@ impl<W: Write> Write for Batches<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.write_batch();
-        std::thread::sleep(GATHERING);
+        thread::sleep(GATHERING);
         Ok(())
     }
 }

@@ -1,6 +1,9 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use super::{Running, metric, wait_for};
 use crate::harness::vacant::Vacant;
@@ -97,6 +100,24 @@ fn a_standard_output_that_nobody_reads_holds_up_no_request_and_takes_no_memory()
     let gateway = Running::start(&[]);
     let dropped = drops_without_growing(&gateway, "outgate_log_lines_dropped_total ", "stdout");
     assert_eq!(dropped, FURTHER as u64);
+}
+
+#[test]
+fn a_standard_output_that_nobody_reads_does_not_hold_up_the_end() {
+    const SOON: Duration = Duration::from_secs(10);
+    let mut gateway = Running::start(&[("OUTGATE_DRAIN_DELAY", "0s")]);
+    flood(gateway.proxy, FILLING, &Refused::usual());
+    assert!(metric(&gateway, "outgate_log_lines_dropped_total ") > 0);
+    gateway.signal(Signal::TERM);
+    let deadline = Instant::now() + SOON;
+    let status = loop {
+        if let Some(status) = gateway.process.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "it has not ended");
+        thread::sleep(Duration::from_millis(10));
+    };
+    assert_eq!(status.code(), Some(0));
 }
 
 #[test]
