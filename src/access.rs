@@ -156,20 +156,20 @@ impl AccessRecord {
         self.rule = denial.rule().cloned();
     }
 
-    /// Notes how long the name took to resolve.
+    /// Notes how long the name took to resolve, each time it had to be.
     pub fn resolved(&mut self, result: Reason, took: Duration) {
         self.metrics.observe_dns(result, took);
-        self.dns = Some(took);
+        *self.dns.get_or_insert_default() += took;
         if let Some(spans) = &self.spans {
             spans.resolved(self.target.as_ref(), result, took);
         }
     }
 
-    /// Notes how long the upstream took to connect to, and the address that answered.
+    /// Notes how long the upstream took to connect to, each time, and the address that answered.
     pub fn dialled(&mut self, outcome: Result<SocketAddr, Reason>, took: Duration) {
         let result = outcome.err().unwrap_or(Reason::Ok);
         self.metrics.observe_connect(result, took);
-        self.connect = Some(took);
+        *self.connect.get_or_insert_default() += took;
         self.upstream = outcome.ok().or(self.upstream);
         if let Some(spans) = &self.spans {
             spans.dialled(self.target.as_ref(), outcome, took);

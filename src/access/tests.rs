@@ -194,3 +194,21 @@ async fn a_request_whose_task_panics_is_accounted_once_everywhere_as_internal() 
     assert!(task.await.unwrap_err().is_panic());
     assert_eq!(witnesses.left().await, once("internal"));
 }
+
+#[tokio::test]
+async fn what_is_resolved_and_dialled_twice_takes_the_time_of_both() {
+    let witnesses = Witnesses::new();
+    let mut record = witnesses.open();
+    for took in [5, 7].map(Duration::from_millis) {
+        record.resolved(Reason::Ok, took);
+        record.dialled(Err(Reason::ConnectionRefused), took * 2);
+    }
+    drop(record);
+    let written = witnesses.lines.0.lock().unwrap().clone();
+    let line: Value = serde_json::from_slice(&written).unwrap();
+    assert_eq!(
+        [&line["dns_ms"], &line["connect_ms"]],
+        [12.0, 24.0],
+        "{line}"
+    );
+}
