@@ -178,8 +178,15 @@ impl AccessRecord {
 
     /// Notes that the request goes upstream now, and makes that part of its trace.
     pub fn sending(&mut self, headers: &mut HeaderMap) {
+        if let Some(spans) = &mut self.spans {
+            spans.sending(headers);
+        }
+    }
+
+    /// Notes that the connection was lost that the request went upstream on; it is sent again.
+    pub fn lost(&mut self) {
         if let Some(mut spans) = self.spans.take() {
-            spans.sending(self, headers);
+            spans.lost(self);
             self.spans = Some(spans);
         }
     }
@@ -207,6 +214,9 @@ impl AccessRecord {
         self.reason = Reason::Ok;
         self.status = Some(status);
         self.to_head = Some(self.started.elapsed());
+        if let Some(spans) = &mut self.spans {
+            spans.received(status);
+        }
     }
 
     /// Notes that the gateway answers by itself, and why.

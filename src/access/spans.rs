@@ -23,6 +23,8 @@ use crate::trace::{Attributes, Span};
 pub(super) struct RequestSpans {
     server: Span,
     client: Option<Span>,
+    /// What the upstream answered, whatever became of that.
+    received: Option<StatusCode>,
     /// What the client asked for; none where the trace is not kept.
     url: Option<Arc<Url>>,
 }
@@ -33,6 +35,7 @@ impl RequestSpans {
         Self {
             server,
             client: None,
+            received: None,
             url,
         }
     }
@@ -73,15 +76,8 @@ impl RequestSpans {
             });
     }
 
-    /// Begins the span of an exchange with the upstream; a second one follows a lost connection.
-    pub(super) fn sending(&mut self, record: &AccessRecord, headers: &mut HeaderMap) {
-        if let Some(lost) = self.client.take() {
-            let exchange = self.exchange(record);
-            lost.end(name(&record.method), move || {
-                let reason = Reason::ConnectionReset;
-                exchange.describe().with_error(reason.label()).failed()
-            });
-        }
+    /// Begins the span of an exchange with the upstream.
+    pub(super) fn sending(&mut self, headers: &mut HeaderMap) {
         let client = self.server.child(SpanKind::Client);
         if let Some(traceparent) = client.traceparent() {
             headers.insert(TRACEPARENT, traceparent);
@@ -91,6 +87,21 @@ impl RequestSpans {
             headers.remove(TRACESTATE);
         }
         self.client = Some(client);
+    }
+
+    /// Ends the span of an exchange that another one is to follow: its connection was lost.
+    pub(super) fn lost(&mut self, record: &AccessRecord) {
+        if let Some(client) = self.client.take() {
+            let exchange = self.exchange(record);
+            client.end(name(&record.method), move || {
+                exchange.describe(Reason::ConnectionReset)
+            });
+        }
+    }
+
+    /// Notes the head of the upstream's response.
+    pub(super) fn received(&mut self, status: StatusCode) {
+        self.received = Some(status);
     }
 
     /// Ends what has begun, for a record that is settled.
@@ -107,7 +118,7 @@ impl RequestSpans {
         let (own_reason, status) = (record.reason, record.status);
         if let Some(client) = self.client.take() {
             let exchange = self.exchange(record);
-            client.end(name, move || exchange.describe_answered(own_reason, status));
+            client.end(name, move || exchange.describe(own_reason));
         }
         let request = Request {
             method: record.method.clone(),
@@ -134,6 +145,7 @@ impl RequestSpans {
             url: self.url.clone(),
             target: record.target.clone(),
             upstream: record.upstream,
+            received: self.received,
         }
     }
 }
@@ -210,23 +222,20 @@ struct Exchange {
     url: Option<Arc<Url>>,
     target: Option<Target>,
     upstream: Option<SocketAddr>,
+    received: Option<StatusCode>,
 }
 
 impl Exchange {
-    fn describe(&self) -> Attributes {
+    fn describe(&self, reason: Reason) -> Attributes {
         let target = self.target.as_ref();
         let url = self.url.as_ref().zip(target);
         let url = url.map(|(url, target)| format!("http://{}{}", target.host_field(), url.path));
         let told = with_method(Attributes::new(), &self.method).with_some("url.full", url);
-        with_peer(with_server(told, target), self.upstream)
-    }
-
-    fn describe_answered(&self, reason: Reason, status: Option<StatusCode>) -> Attributes {
-        let told = self.describe();
-        match (reason, status) {
-            (Reason::Ok, Some(status)) => told
-                .with("http.response.status_code", i64::from(status.as_u16()))
-                .with_status(status, 400),
+        let status = self.received.map(|status| i64::from(status.as_u16()));
+        let told = with_peer(with_server(told, target), self.upstream)
+            .with_some("http.response.status_code", status);
+        match (reason, self.received) {
+            (Reason::Ok, Some(status)) => told.with_status(status, 400),
             (failure, _) => told.with_error(failure.label()).failed(),
         }
     }

@@ -78,6 +78,7 @@ impl Exchange<'_> {
             }
             (error, _) => return Err(self.exchange_failure(error)),
         };
+        record.lost();
         let mut upstream = self.dial(record).await?;
         record.sending(again.headers_mut());
         match upstream.exchange(again, &traffic).await {

@@ -204,6 +204,7 @@ impl Exchange<'_> {
         record: &mut AccessRecord,
     ) -> Result<Answer, Failure> {
         let (mut head, content) = response.into_parts();
+        record.answered(head.status);
         if !headers::framing_is_plain(&head.headers) {
             let detail = "the response has a transfer coding besides chunked";
             return Err(Failure::new(Reason::ProtocolError, detail));
@@ -211,7 +212,6 @@ impl Exchange<'_> {
         let version = head.version;
         let hop = headers::take_hop_by_hop(&mut head.headers);
         headers::append_via(&mut head.headers, version, &self.connection.proxy.via);
-        record.answered(head.status);
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let switched = self.switch(hop, &mut head.headers, upstream, record).await;
             return switched.map(|()| Answer::Own(own(head)));

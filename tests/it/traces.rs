@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use outgate::config::{Sampler, Tracing};
@@ -12,8 +11,11 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use crate::harness::collector::{self, CLIENT, Collector, INTERNAL, SERVER, Span, settings};
-use crate::harness::origin::{Origin, read_request};
+use crate::harness::origin::Origin;
 use crate::harness::{TestProxy, any_port, connect_head, field, read_head, send, within};
+
+// Exchanges with the upstream that fail, before and behind its head.
+mod exchanges;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
@@ -78,7 +80,7 @@ async fn a_plain_request_is_a_server_span_with_its_steps_below_it() {
     assert_eq!(client.get("http.response.status_code"), "200");
     for span in [lookup, connect, client] {
         assert_eq!(span.parent, server.id, "{span:?}");
-        assert!(span.nanoseconds <= server.nanoseconds, "{span:?}");
+        assert!(span.nanoseconds() <= server.nanoseconds(), "{span:?}");
     }
     for span in &spans {
         assert_eq!((&*span.trace, &*span.state), (TRACE, "a=1,b=2"));
@@ -133,7 +135,7 @@ async fn a_tunnel_has_a_span_of_its_own_and_keeps_the_trace_to_itself() {
         ("closed", "")
     );
     assert_eq!(tunnel.get("network.peer.port"), origin.port().to_string());
-    assert!(u128::from(tunnel.nanoseconds) >= held.as_nanos());
+    assert!(u128::from(tunnel.nanoseconds()) >= held.as_nanos());
     assert_eq!(origin.received().await, "hello");
 }
 
@@ -315,43 +317,4 @@ async fn a_collector_is_reached_over_tls_that_its_certificate_file_vouches_for()
     let proxy = traced_proxy(tracing).await;
     proxy.ask(&connect_head("evil.test:443")).await;
     assert_eq!(within(spans.recv()).await.unwrap().name, "CONNECT");
-}
-
-#[tokio::test]
-async fn a_request_that_is_sent_again_has_a_span_for_each_try() {
-    let mut collector = Collector::start().await;
-    let connections = Arc::new(AtomicUsize::new(0));
-    let mut origin = Origin::scripted(move |mut stream, seen| {
-        let first = connections.fetch_add(1, Ordering::SeqCst) == 0;
-        async move {
-            for answered in 0.. {
-                let Some(request) = read_request(&mut stream).await else {
-                    return;
-                };
-                let _ = seen.send(request);
-                // The first connection ends where its second answer should begin.
-                if first && answered == 1 {
-                    return;
-                }
-                send(&mut stream, FINE.as_bytes()).await;
-            }
-        }
-    })
-    .await;
-    let proxy = traced_proxy(collector.settings()).await;
-    proxy.ask(&get(origin.port(), "")).await;
-    collector.spans(4).await;
-    proxy.ask(&get(origin.port(), "")).await;
-    let spans = collector.spans(4).await;
-    let tries: Vec<_> = spans.iter().filter(|span| span.kind == CLIENT).collect();
-    let errors: Vec<_> = tries.iter().map(|span| span.get("error.type")).collect();
-    assert_eq!(errors, ["connection_reset", ""], "{spans:#?}");
-    origin.received().await;
-    for sent in tries {
-        let seen = origin.received().await;
-        assert!(
-            field(&seen, "traceparent").unwrap().contains(&sent.id),
-            "{seen}"
-        );
-    }
 }

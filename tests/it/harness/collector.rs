@@ -38,7 +38,9 @@ pub(crate) struct Span {
     pub(crate) state: String,
     /// 0 unset, 1 fine, 2 failed.
     pub(crate) status: i32,
-    pub(crate) nanoseconds: u64,
+    /// Nanoseconds of the clock, as its end.
+    pub(crate) started: u64,
+    pub(crate) ended: u64,
     /// The header fields of the export it came in.
     pub(crate) sent_with: HeaderMap,
     attributes: BTreeMap<String, String>,
@@ -48,6 +50,10 @@ impl Span {
     /// An attribute as text; empty without it.
     pub(crate) fn get(&self, key: &str) -> &str {
         self.attributes.get(key).map_or("", String::as_str)
+    }
+
+    pub(crate) fn nanoseconds(&self) -> u64 {
+        self.ended - self.started
     }
 }
 
@@ -197,7 +203,8 @@ fn read(span: Sent, sent_with: HeaderMap) -> Span {
         parent: hex(&span.parent_span_id),
         state: span.trace_state,
         status: span.status.map_or(0, |status| status.code),
-        nanoseconds: span.end_time_unix_nano - span.start_time_unix_nano,
+        started: span.start_time_unix_nano,
+        ended: span.end_time_unix_nano,
         name: span.name,
         kind: span.kind,
         sent_with,
