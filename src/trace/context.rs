@@ -13,6 +13,10 @@ const MOST_STATE: usize = 512;
 /// Members of a `tracestate` (§3.3.1.1).
 const MOST_MEMBERS: usize = 32;
 
+/// Flags that have a meaning: sampled, and random trace id (level 2). Others are to be zero when they are passed
+/// on, for whoever gives them one later (§3.2.2.5).
+const KNOWN_FLAGS: u8 = 0x03;
+
 /// The caller's span, as `traceparent` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parent {
@@ -20,7 +24,7 @@ pub struct Parent {
     pub trace_id: TraceId,
     /// The caller's span in it.
     pub span_id: SpanId,
-    /// Whether the caller keeps the trace.
+    /// Whether the caller keeps the trace, and whether its id is random.
     pub flags: TraceFlags,
 }
 
@@ -47,7 +51,7 @@ impl Parent {
         Some(Self {
             trace_id: trace_id.into(),
             span_id: u64::try_from(span_id).ok()?.into(),
-            flags: TraceFlags::new(u8::try_from(flags).ok()?),
+            flags: TraceFlags::new(u8::try_from(flags).ok()? & KNOWN_FLAGS),
         })
     }
 
@@ -176,6 +180,26 @@ mod tests {
         let parent = Parent::parse(SOUND).unwrap();
         let written = traceparent(&parent.with_state(&HeaderMap::new())).unwrap();
         assert_eq!(written, SOUND);
+    }
+
+    #[test]
+    fn flags_that_nobody_has_defined_are_not_passed_on() {
+        for (received, passed_on) in [
+            ("00", "00"),
+            ("01", "01"),
+            ("02", "02"),
+            ("03", "03"),
+            ("fc", "00"),
+            ("ff", "03"),
+        ] {
+            for version in ["00", "cc"] {
+                let field = format!("{version}{}{received}", &SOUND[2..SOUND.len() - 2]);
+                let parent = Parent::parse(&field).unwrap();
+                let written = traceparent(&parent.with_state(&HeaderMap::new())).unwrap();
+                let flags = &written.as_bytes()[SOUND.len() - 2..];
+                assert_eq!(flags, passed_on.as_bytes(), "{field}");
+            }
+        }
     }
 
     #[test]
