@@ -274,7 +274,7 @@ impl<'a> Reader<'a> {
             Ok(value) => Some(value),
             Err(reason) => {
                 let is_secret = name.ends_with("_HEADERS")
-                    || (name.ends_with("_ENDPOINT") && text.contains('@'));
+                    || (name.ends_with("_ENDPOINT") && text.contains(['@', '?']));
                 let value = if is_secret { REDACTED.to_owned() } else { text };
                 self.problems.push(Problem::Invalid {
                     place: name.to_owned(),
@@ -314,7 +314,8 @@ impl<'a> Reader<'a> {
             Protocol::HttpProtobuf => "/v1/traces",
         };
         self.get("OTEL_EXPORTER_OTLP_ENDPOINT", EXPECTED, |text| {
-            url(&format!("{}{path}", text.trim_end_matches('/')))
+            let (base, query) = text.split_at(text.find(['?', '#']).unwrap_or(text.len()));
+            url(&format!("{}{path}{query}", base.trim_end_matches('/')))
         })
     }
 

@@ -140,7 +140,7 @@ fn headers_are_decoded_and_never_shown() {
 }
 
 #[test]
-fn an_endpoint_with_credentials_is_refused_without_repeating_them() {
+fn an_endpoint_with_credentials_or_a_key_is_refused_without_repeating_them() {
     for variable in [
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
@@ -150,6 +150,8 @@ fn an_endpoint_with_credentials_is_refused_without_repeating_them() {
             "https://t0p@collector/v1/traces",
             "user:t0p@collector:4318",
             "http://user:t0p @collector",
+            "collector:4318/v1/traces?key=t0p",
+            "http://collector:4318/?key=t0p 1",
         ] {
             let problems = read(&[(variable, url)]).unwrap_err();
             let told = problems[0].starts_with(&format!("{variable}=\"***\": "));
@@ -172,6 +174,35 @@ fn the_query_of_an_endpoint_is_kept_and_not_shown() {
     let tracing = read(&[endpoint]).unwrap().unwrap();
     assert_eq!(tracing.endpoint, endpoint.1);
     assert_eq!(tracing.values()[0].1, "https://collector/v1/traces?***");
+}
+
+#[test]
+fn the_path_of_the_traces_goes_before_the_query_of_an_endpoint() {
+    for (endpoint, protocol, expected) in [
+        (
+            "http://c:4318?key=k/1/",
+            "http/protobuf",
+            "http://c:4318/v1/traces?key=k/1/",
+        ),
+        (
+            "http://c:4318/own/?key=k",
+            "http/protobuf",
+            "http://c:4318/own/v1/traces?key=k",
+        ),
+        (
+            "http://c:4318/#part",
+            "http/protobuf",
+            "http://c:4318/v1/traces",
+        ),
+        ("http://c:4317/?key=k", "grpc", "http://c:4317/?key=k"),
+    ] {
+        let tracing = read(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+        ]);
+        let tracing = tracing.unwrap().unwrap();
+        assert_eq!(tracing.endpoint, expected, "{endpoint}");
+    }
 }
 
 #[test]
