@@ -58,8 +58,8 @@ pub enum TraceError {
     Thread(#[from] std::io::Error),
 }
 
-/// An exporter as configured. It connects when there is something to export. Of spans that the collector says it
-/// took some of, those it did not are noted in `rejected`.
+/// An exporter as configured. It connects when there is something to export. Of spans that the collector says over
+/// HTTP it took some of, those it did not are noted in `rejected`; the client of gRPC does not tell.
 pub(super) fn exporter(
     settings: &Tracing,
     rejected: &Arc<AtomicU64>,
