@@ -9,9 +9,10 @@ mod sockets;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, poll_immediate, select};
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
@@ -69,6 +70,15 @@ pub struct Resolver {
 pub(crate) struct Resolved {
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) valid_until: Instant,
+}
+
+/// A question that a client has.
+struct Asking {
+    question: Question,
+    client: IpAddr,
+    deadline: Deadline,
+    /// Whether it has been put to the name servers.
+    is_put: AtomicBool,
 }
 
 /// A resolver could not be set up.
@@ -150,16 +160,20 @@ impl Resolver {
     /// Asks for A and AAAA at once; whichever fails, the other one may still serve.
     async fn both_families(&self, name: Name, client: IpAddr) -> Result<Resolved, Failure> {
         let deadline = Deadline::now() + self.timeout;
-        let [ask_v4, ask_v6] =
-            [RecordType::A, RecordType::AAAA].map(|family| (name.clone(), family));
-        let v4 = pin!(self.lookup(ask_v4.clone(), client, deadline));
-        let v6 = pin!(self.lookup(ask_v6.clone(), client, deadline));
+        let [ask_v4, ask_v6] = [RecordType::A, RecordType::AAAA].map(|family| Asking {
+            question: (name.clone(), family),
+            client,
+            deadline,
+            is_put: AtomicBool::new(false),
+        });
+        let v4 = pin!(self.lookup(&ask_v4));
+        let v6 = pin!(self.lookup(&ask_v6));
         let (v4, v6) = match select(v4, v6).await {
             Either::Left((v4, v6)) => {
-                let v6 = self.other_family(&v4, ask_v6, v6).await;
+                let v6 = self.other_family(&v4, &ask_v6, v6).await;
                 (v4, v6)
             }
-            Either::Right((v6, v4)) => (self.other_family(&v6, ask_v4, v4).await, v6),
+            Either::Right((v6, v4)) => (self.other_family(&v6, &ask_v4, v4).await, v6),
         };
         match (v4, v6) {
             (Ok(v4), Ok(v6)) => Ok(Resolved {
@@ -180,36 +194,38 @@ impl Resolver {
     async fn other_family(
         &self,
         one: &Result<Resolved, Failure>,
-        question: Question,
+        asking: &Asking,
         mut other: impl Future<Output = Result<Resolved, Failure>> + Unpin,
     ) -> Result<Resolved, Failure> {
         let Ok(one) = one else {
             return other.await;
         };
+        // It is put now, if it was not before and the client has a place for it.
+        if let Some(other) = poll_immediate(&mut other).await {
+            return other;
+        }
+        let is_put = asking.is_put.load(Ordering::Relaxed);
         if let Ok(other) = timeout(RESOLUTION_DELAY, &mut other).await {
             return other;
         }
         // The port does not matter.
         let has_route = |address: &IpAddr| routed_to((*address, 9).into()).is_ok();
         if one.addresses.iter().any(has_route) {
-            // Some name servers never answer for a family: not every connection is to wait a moment more.
-            self.cache
-                .insert(question, Answer::none_for_now(one.valid_until));
+            // Some name servers never answer for a family: not every connection is to wait a moment more. That a
+            // client had no place for a question says nothing of them.
+            if is_put {
+                let none = Answer::none_for_now(one.valid_until);
+                self.cache.insert_if_none(asking.question.clone(), none);
+            }
             return Err(Failure::plain(Reason::DnsTimeout));
         }
         other.await
     }
 
-    async fn lookup(
-        &self,
-        question: Question,
-        client: IpAddr,
-        deadline: Deadline,
-    ) -> Result<Resolved, Failure> {
-        let family = question.1;
-        let answer = match self.cache.get(&question) {
+    async fn lookup(&self, asking: &Asking) -> Result<Resolved, Failure> {
+        let answer = match self.cache.get(&asking.question) {
             Some(answer) => answer,
-            None => self.ask(question, client, deadline).await?,
+            None => self.ask(asking).await?,
         };
         match answer.addresses {
             Ok(addresses) => Ok(Resolved {
@@ -217,36 +233,33 @@ impl Resolver {
                 valid_until: answer.valid_until,
             }),
             Err(code) => {
-                let detail = Detail::NoAddress(family, code);
+                let detail = Detail::NoAddress(asking.question.1, code);
                 Err(Failure::new(Reason::DnsNotFound, detail))
             }
         }
     }
 
     /// Asks the name servers when it is its turn, and keeps what they answer.
-    async fn ask(
-        &self,
-        question: Question,
-        client: IpAddr,
-        deadline: Deadline,
-    ) -> Result<Answer, Failure> {
-        let Ok(Ok(_places)) = timeout_at(deadline, self.places_of(client)).await else {
+    async fn ask(&self, asking: &Asking) -> Result<Answer, Failure> {
+        let places = self.places_of(asking.client);
+        let Ok(Ok(_places)) = timeout_at(asking.deadline, places).await else {
             let detail = "as many names are looked up already as may be";
             return Err(Failure::new(Reason::ConnectionLimit, detail));
         };
         // Whoever had the place before may have asked the same.
-        if let Some(answer) = self.cache.get(&question) {
+        if let Some(answer) = self.cache.get(&asking.question) {
             return Ok(answer);
         }
-        let (name, family) = question.clone();
-        let lookup = timeout_at(deadline, self.dns.lookup(name, family));
-        let Ok(looked_up) = lookup.await else {
+        asking.is_put.store(true, Ordering::Relaxed);
+        let (name, family) = asking.question.clone();
+        let lookup = self.dns.lookup(name, family);
+        let Ok(looked_up) = timeout_at(asking.deadline, lookup).await else {
             let detail = Detail::Unanswered(self.timeout);
             return Err(Failure::new(Reason::DnsTimeout, detail));
         };
         let answer = Answer::of(looked_up)
             .map_err(|error| Failure::new(classify(&error), Detail::Lookup(family, error)))?;
-        self.cache.insert(question, answer.clone());
+        self.cache.insert(asking.question.clone(), answer.clone());
         Ok(answer)
     }
 

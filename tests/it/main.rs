@@ -51,6 +51,8 @@ mod limits;
 mod client_share;
 // What a busy client leaves to the others.
 mod fairness;
+// Questions to name servers that nobody answers, and what they leave to other clients.
+mod questions;
 // The account: each request once, however it ended.
 mod account;
 // Spans of requests and tunnels.

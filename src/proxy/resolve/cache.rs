@@ -59,6 +59,13 @@ impl Cache {
             self.0.insert(question, answer);
         }
     }
+
+    /// The same, unless there is one that holds: somebody else may have got it a moment before.
+    pub(super) fn insert_if_none(&self, question: Question, answer: Answer) {
+        if answer.valid_until > Instant::now() {
+            self.0.entry(question).or_insert(answer);
+        }
+    }
 }
 
 impl Answer {
@@ -133,5 +140,30 @@ impl Expiry<Question, Answer> for WhenInvalid {
         _left: Option<Duration>,
     ) -> Option<Duration> {
         self.expire_after_create(question, answer, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn silence_takes_the_place_of_no_answer_that_holds() {
+        let cache = Cache::new();
+        let question = (Name::root(), RecordType::A);
+        let until = |lifetime| Answer {
+            addresses: Ok([Ipv4Addr::LOCALHOST.into()].into()),
+            valid_until: Instant::now() + lifetime,
+        };
+        let minute = Duration::from_secs(60);
+        let none = || Answer::none_for_now(Instant::now() + minute);
+        let kept = || cache.get(&question).unwrap().addresses.is_ok();
+        cache.insert_if_none(question.clone(), none());
+        assert!(!kept());
+        cache.insert(question.clone(), until(minute));
+        cache.insert_if_none(question.clone(), none());
+        assert!(kept());
     }
 }

@@ -9,9 +9,10 @@ use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, SOA};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::any_port;
+use super::{any_port, within};
 
 /// What the server says to one question.
 pub(crate) enum Answer {
@@ -21,6 +22,8 @@ pub(crate) enum Answer {
     TooMany(Vec<IpAddr>),
     /// These addresses, and nothing at all to who asks for the other family.
     OneFamily(Vec<IpAddr>),
+    /// These addresses: IPv4 for a minute, IPv6 for no longer than now.
+    Fleeting6(Vec<IpAddr>),
     /// Another name to look at.
     Alias(&'static str),
     /// An error, with a negative lifetime of a minute.
@@ -37,6 +40,7 @@ pub(crate) enum Answer {
 pub(crate) struct DnsServer {
     pub(crate) address: SocketAddr,
     asked: Arc<Asked>,
+    heard: watch::Receiver<usize>,
     serving: [JoinHandle<()>; 2],
 }
 
@@ -59,11 +63,13 @@ impl DnsServer {
         let socket = Arc::new(UdpSocket::bind(address).await.unwrap());
         let asked = Arc::new(Asked::default());
         let counter = Arc::clone(&asked);
+        let (hears, heard) = watch::channel(0);
         let script = Arc::new(script);
         let over_tcp = tokio::spawn(over_tcp(listener, Arc::clone(&script)));
         let over_udp = tokio::spawn(async move {
             let mut buffer = [0; 4096];
             while let Ok((length, peer)) = socket.recv_from(&mut buffer).await {
+                hears.send_modify(|datagrams| *datagrams += 1);
                 let Ok(query) = Message::from_vec(&buffer[..length]) else {
                     continue;
                 };
@@ -81,6 +87,7 @@ impl DnsServer {
         Self {
             address,
             asked,
+            heard,
             serving: [over_tcp, over_udp],
         }
     }
@@ -98,6 +105,14 @@ impl DnsServer {
     /// Where there is an A, an AAAA that takes long is left and may be asked for again.
     pub(crate) fn asked(&self, family: RecordType) -> usize {
         self.asked.of(family)
+    }
+
+    /// Waits until so many datagrams have come, with those that repeat a question.
+    pub(crate) async fn hears(&self, datagrams: usize) {
+        let mut heard = self.heard.clone();
+        within(heard.wait_for(|heard| *heard >= datagrams))
+            .await
+            .unwrap();
     }
 }
 
@@ -165,6 +180,10 @@ fn reply(
             if reply.answers.is_empty() {
                 return None;
             }
+        }
+        Answer::Fleeting6(addresses) => {
+            let lasts = question.query_type() == RecordType::A;
+            add_addresses(&mut reply, question, addresses, if lasts { 60 } else { 0 });
         }
         Answer::Apart(addresses, after) => {
             add_addresses(&mut reply, question, addresses, 60);
