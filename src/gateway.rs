@@ -71,6 +71,7 @@ pub fn resolver(config: &Config, hosts: Hosts) -> Result<Resolver, ResolverError
         search: config.dns_search,
         timeout: config.dns_timeout,
         queries: limits::MOST_QUERIES,
+        further_sockets: limits::MOST_FURTHER_SOCKETS,
     };
     Resolver::new(&settings, hosts)
 }

@@ -15,9 +15,13 @@ const LAST: u64 = 48;
 /// Pipes for bulk tunnels, two descriptors each; their share of the reserve.
 pub const MOST_PIPES: usize = 64;
 
-/// Questions to name servers that are open at once, and UDP sockets for them. The names of one moment
+/// Questions to name servers that are open at once, each with a UDP socket. The names of one moment
 /// that are in no cache are fewer, and are there within milliseconds.
 pub const MOST_QUERIES: usize = 64;
+
+/// UDP sockets from which questions are asked again that nobody answers. They are no part of the reserve: two
+/// questions are of one connection, which has a claim on the descriptor of an upstream that is not dialled yet.
+pub const MOST_FURTHER_SOCKETS: usize = MOST_QUERIES / 2;
 
 /// Attempts to connect that are open at once, in all requests, besides the first of each. They are for
 /// addresses that do not answer at once; where nothing is wrong there are none.
@@ -131,7 +135,9 @@ mod tests {
             let pipe = (connections..pipes).rfind(|number| {
                 !is_among_the_last(RawFd::try_from(*number).unwrap(), limit, For::Pipe)
             });
-            let in_use = pipe.unwrap_or(connections) + MOST_QUERIES + MOST_FURTHER_ATTEMPTS;
+            // Whoever still looks up a name has no upstream.
+            let looking_up = MOST_QUERIES + MOST_FURTHER_SOCKETS - MOST_QUERIES / 2;
+            let in_use = pipe.unwrap_or(connections) + looking_up + MOST_FURTHER_ATTEMPTS;
             let last = RawFd::try_from(in_use - 1).unwrap();
             assert!(!is_among_the_last(last, limit, For::Client), "{limit}");
         }

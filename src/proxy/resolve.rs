@@ -36,7 +36,7 @@ use crate::reason::Reason;
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
 /// A client's open questions are a quarter of all at most: whoever asks for names of a silent name server keeps no
-/// other client from its answers. A question may be sent three times, from as many of the sockets; that fits.
+/// other client from its answers.
 const SHARES: usize = 4;
 
 /// Where names are looked up.
@@ -48,8 +48,10 @@ pub struct ResolverSettings {
     pub search: bool,
     /// The longest a lookup may take, all tries together.
     pub timeout: Duration,
-    /// Questions that may be open at once, and their sockets; a lookup has two, A and AAAA. Others wait.
+    /// Questions that may be open at once, each with a socket; a lookup has two, A and AAAA. Others wait.
     pub queries: usize,
+    /// Sockets from which questions that are not answered may be asked again, all together.
+    pub further_sockets: usize,
 }
 
 /// The resolver of the gateway.
@@ -115,7 +117,7 @@ impl Resolver {
         // Two tries at least fit into the whole time, so one lost datagram is no failure.
         options.timeout = options.timeout.min(settings.timeout / 2);
         let queries = settings.queries.min(Semaphore::MAX_PERMITS);
-        let dns = Dns::builder_with_config(config, Sockets::new(queries))
+        let dns = Dns::builder_with_config(config, Sockets::new(settings.further_sockets))
             .with_options(options)
             .build()
             .map_err(ResolverError::Setup)?;
@@ -252,7 +254,7 @@ impl Resolver {
         }
         asking.is_put.store(true, Ordering::Relaxed);
         let (name, family) = asking.question.clone();
-        let lookup = self.dns.lookup(name, family);
+        let lookup = sockets::with_own(self.dns.lookup(name, family));
         let Ok(looked_up) = timeout_at(asking.deadline, lookup).await else {
             let detail = Detail::Unanswered(self.timeout);
             return Err(Failure::new(Reason::DnsTimeout, detail));

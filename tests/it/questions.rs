@@ -4,6 +4,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::dns::{Answer, DnsServer};
+use crate::harness::origin::Origin;
 use crate::harness::{TestProxy, connect_head, read_head, send, within};
 
 /// Answers for every name but those that begin with `silent`.
@@ -40,6 +41,26 @@ async fn ask_in_vain(proxy: &TestProxy, client: [u8; 2], names: usize) -> Vec<Tc
         waiting.push(stream);
     }
     waiting
+}
+
+#[tokio::test]
+async fn questions_that_are_sent_again_in_vain_keep_no_other_from_being_sent() {
+    let origin = Origin::answering("").await;
+    let (server, proxy) =
+        silent_about_some(|_| Answer::Addresses(vec![[127, 0, 0, 1].into()], 60)).await;
+    let _waiting = [
+        ask_in_vain(&proxy, [0, 1], 20).await,
+        ask_in_vain(&proxy, [0, 3], 20).await,
+    ];
+    // Both shares, and as many again from further sockets.
+    server.hears(64).await;
+    let mut other = proxy.connect_from([0, 2]).await;
+    let head = connect_head(&format!("a.dns.test:{}", origin.port()));
+    send(&mut other, head.as_bytes()).await;
+    // A question that nobody answers has its sockets for five seconds.
+    let answer = tokio::time::timeout(Duration::from_secs(3), read_head(&mut other)).await;
+    let answer = answer.expect("a question waits for those that are in vain");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 #[tokio::test]

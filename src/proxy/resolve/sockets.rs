@@ -18,21 +18,33 @@ use crate::limits::{self, For};
 
 type Opening<S> = Pin<Box<dyn Future<Output = io::Result<S>> + Send>>;
 
+tokio::task_local! {
+    /// The place of the question that is being asked for a socket of its own.
+    static OWN: Arc<Semaphore>;
+}
+
+/// Asks a question, which has one socket to itself whatever others there are.
+pub(super) async fn with_own<L: Future>(lookup: L) -> L::Output {
+    OWN.scope(Arc::new(Semaphore::new(1)), lookup).await
+}
+
 /// Opens sockets to name servers.
 ///
-/// Each question goes out from a socket of its own, and from further ones while it is not answered.
+/// A question goes out from one socket, and while it is not answered from up to five more: three times to each of two
+/// name servers. Questions that nobody answers would take them all, so only the first is sure.
 #[derive(Clone)]
 pub(super) struct Sockets {
     tokio: TokioRuntimeProvider,
-    places: Arc<Semaphore>,
+    further: Arc<Semaphore>,
 }
 
 impl Sockets {
-    /// So many UDP sockets at once; TCP connections are few and shared.
-    pub(super) fn new(most: usize) -> Self {
+    /// So many UDP sockets at once besides one of each question; TCP connections are few and shared.
+    pub(super) fn new(further: usize) -> Self {
+        let further = further.min(Semaphore::MAX_PERMITS);
         Self {
             tokio: TokioRuntimeProvider::default(),
-            places: Arc::new(Semaphore::new(most)),
+            further: Arc::new(Semaphore::new(further)),
         }
     }
 }
@@ -63,11 +75,16 @@ impl RuntimeProvider for Sockets {
         })
     }
 
-    /// Waits for a place: those who have asked already are waiting for an answer.
+    /// Waits for a place if the question has its socket: it is waiting for an answer already.
     fn bind_udp(&self, from: SocketAddr, server: SocketAddr) -> Opening<Self::Udp> {
-        let (tokio, places) = (self.tokio.clone(), Arc::clone(&self.places));
+        let (tokio, further) = (self.tokio.clone(), Arc::clone(&self.further));
+        // The library asks for a socket in the task that looks the name up.
+        let own = OWN.try_with(|own| Arc::clone(own).try_acquire_owned());
         Box::pin(async move {
-            let place = places.acquire_owned().await.map_err(io::Error::other)?;
+            let place = match own {
+                Ok(Ok(place)) => place,
+                Ok(Err(_)) | Err(_) => further.acquire_owned().await.map_err(io::Error::other)?,
+            };
             let socket = tokio.bind_udp(from, server).await?;
             if limits::is_reserved(&socket, For::Upstream) {
                 return Err(Errno::MFILE.into());
