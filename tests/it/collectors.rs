@@ -1,5 +1,12 @@
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceResponse,
 };
@@ -7,7 +14,7 @@ use outgate::config::Protocol;
 use outgate::drain::Stop;
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::harness::collector::{self, settings};
@@ -27,34 +34,65 @@ enum Wrong {
 }
 
 /// Takes the spans at an address, and goes wrong; one that is down leaves it as it was.
-fn go_wrong(at: Vacant, wrong: Wrong) -> Option<Vacant> {
+fn go_wrong(at: Vacant, wrong: Wrong, protocol: Protocol) -> Option<Vacant> {
     if matches!(wrong, Wrong::Down) {
         return Some(at);
     }
     let listener = at.listen();
     tokio::spawn(async move {
         let mut held = Vec::new();
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let answer: &[u8] = match wrong {
-                Wrong::Down | Wrong::Hangs => {
-                    held.push(stream);
-                    continue;
+        while let Ok((stream, _)) = listener.accept().await {
+            match (wrong, protocol) {
+                (Wrong::Down | Wrong::Hangs, _) => held.push(stream),
+                (Wrong::Refuses | Wrong::Endless | Wrong::Lies, Protocol::Grpc) => {
+                    tokio::spawn(answer_grpc(stream, wrong));
                 }
-                Wrong::Refuses => b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n",
-                Wrong::Garbage => b"\x00\xffgarbage\r\n\r\n",
-                Wrong::Endless => b"HTTP/1.1 200 OK\r\n\r\n",
-                Wrong::Lies => b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nwelcome",
-            };
-            tokio::spawn(async move {
-                let _ = stream.read(&mut [0; 4096]).await;
-                let _ = stream.write_all(answer).await;
-                while matches!(wrong, Wrong::Endless)
-                    && stream.write_all(&[b'x'; 4096]).await.is_ok()
-                {}
-            });
+                (Wrong::Garbage, _) | (_, Protocol::HttpProtobuf) => {
+                    tokio::spawn(answer(stream, wrong));
+                }
+            }
         }
     });
     None
+}
+
+async fn answer(mut stream: TcpStream, wrong: Wrong) {
+    let answer: &[u8] = match wrong {
+        Wrong::Down | Wrong::Hangs => return,
+        Wrong::Refuses => b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n",
+        Wrong::Garbage => b"\x00\xffgarbage\r\n\r\n",
+        Wrong::Endless => b"HTTP/1.1 200 OK\r\n\r\n",
+        Wrong::Lies => b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nwelcome",
+    };
+    let _ = stream.read(&mut [0; 4096]).await;
+    let _ = stream.write_all(answer).await;
+    while matches!(wrong, Wrong::Endless) && stream.write_all(&[b'x'; 4096]).await.is_ok() {}
+}
+
+/// The same in gRPC, which is HTTP/2 with a status behind the content.
+async fn answer_grpc(stream: TcpStream, wrong: Wrong) {
+    // A flag of compression, four bytes of length, a message; and a status.
+    let (content, status): (&[u8], _) = match wrong {
+        Wrong::Down | Wrong::Hangs | Wrong::Garbage => return,
+        // Unavailable.
+        Wrong::Refuses => (b"", "14"),
+        // A message has an end by its length, so this one is longer than anybody reads.
+        Wrong::Endless => (b"\0\xff\xff\xff\xffxxxx", "0"),
+        Wrong::Lies => (b"\0\0\0\0\x07welcome", "0"),
+    };
+    let service = service_fn(move |request: Request<Incoming>| async move {
+        let _ = request.into_body().collect().await;
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", status.parse().unwrap());
+        let trailers = std::future::ready(Some(Ok::<_, Infallible>(trailers)));
+        let content = Full::new(Bytes::from_static(content)).with_trailers(trailers);
+        Response::builder()
+            .header("content-type", "application/grpc")
+            .body(content)
+    });
+    let _ = http2::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 const REQUESTS: u64 = 200;
@@ -66,7 +104,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 async fn costs_no_request(wrong: Wrong, protocol: Protocol) {
     let collector = Vacant::take();
     let mut tracing = settings(&format!("http://{}/", collector.address()));
-    let _down = go_wrong(collector, wrong);
+    let _down = go_wrong(collector, wrong, protocol);
     tracing.protocol = protocol;
     tracing.timeout = TIMEOUT;
     tracing.export_timeout = TIMEOUT;

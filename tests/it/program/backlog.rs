@@ -1,5 +1,5 @@
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -124,7 +124,7 @@ fn a_standard_output_that_nobody_reads_does_not_hold_up_the_end() {
 fn lines_for_a_standard_output_that_is_gone_are_counted() {
     const REQUESTS: usize = 2_000;
     let mut gateway = Running::start(&[]);
-    gateway.lines = BufReader::new(Box::new(std::io::empty()));
+    gateway.lines = BufReader::new(Box::new(io::empty()));
     flood(gateway.proxy, REQUESTS, &Refused::usual());
     wait_for(&gateway, "outgate_log_lines_dropped_total ", |dropped| {
         dropped >= REQUESTS as u64
@@ -135,6 +135,23 @@ fn lines_for_a_standard_output_that_is_gone_are_counted() {
     );
 }
 
+/// A collector that answers, and takes nothing.
+fn refusing() -> String {
+    const NO: &[u8] = b"HTTP/1.1 503 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(NO);
+            let _ = stream.shutdown(Shutdown::Write);
+            // To the end, or what is on its way would reset the answer.
+            let _ = io::copy(&mut stream, &mut io::sink());
+        }
+    });
+    format!("http://{address}")
+}
+
 #[test]
 fn a_collector_that_takes_nothing_holds_up_no_request_and_takes_no_memory() {
     // Connections are established by the kernel, and nobody answers.
@@ -142,10 +159,12 @@ fn a_collector_that_takes_nothing_holds_up_no_request_and_takes_no_memory() {
     let hangs = format!("http://{}", hangs.local_addr().unwrap());
     let vacant = Vacant::take();
     let down = format!("http://{}", vacant.address());
+    let refuses = refusing();
     for (endpoint, protocol, is_waited_for) in [
         (&hangs, "http/protobuf", true),
         (&hangs, "grpc", true),
         (&down, "http/protobuf", false),
+        (&refuses, "http/protobuf", false),
     ] {
         let gateway = Running::start(&[
             ("OUTGATE_ACCESS_LOG", "false"),
