@@ -11,7 +11,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -37,7 +37,7 @@ impl ClientStream {
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            std::task::ready!(self.socket.poll_write_ready(cx))?;
+            ready!(self.socket.poll_write_ready(cx))?;
             match once(&self.socket, Interest::WRITABLE, length, || {
                 write(&self.socket)
             }) {
@@ -81,9 +81,10 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.progress.poll_turn(cx));
         let before = buffer.filled().len();
         loop {
-            std::task::ready!(self.socket.poll_read_ready(cx))?;
+            ready!(self.socket.poll_read_ready(cx))?;
             let room = buffer.remaining();
             let read = once(&self.socket, Interest::READABLE, room, || {
                 self.socket.try_read_buf(buffer)
@@ -117,6 +118,7 @@ impl AsyncWrite for ClientStream {
             self.progress.drop_answer();
             return Poll::Ready(Ok(bytes.len()));
         }
+        ready!(self.progress.poll_turn(cx));
         let written = self.poll_write_once(cx, bytes.len(), |socket| socket.try_write(bytes));
         self.note(&written);
         written
@@ -132,6 +134,7 @@ impl AsyncWrite for ClientStream {
             self.progress.drop_answer();
             return Poll::Ready(Ok(length));
         }
+        ready!(self.progress.poll_turn(cx));
         let written = self.poll_write_once(cx, length, |socket| socket.try_write_vectored(slices));
         self.note(&written);
         written
@@ -150,5 +153,48 @@ impl AsyncWrite for ClientStream {
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);
         Poll::Ready(shut.map_err(io::Error::from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the client of a test is no upstream"
+    )]
+    async fn a_turn_is_over_when_it_has_moved_what_it_may() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        let progress = Arc::new(Progress::new());
+        let mut stream = ClientStream::new(Arc::new(socket), Arc::clone(&progress));
+        // Otherwise what is written would be dropped.
+        let _in_flight = progress.request_begun(http::Version::HTTP_11);
+        let mut piece = [0; 10];
+        client.write_all(&[7; 30]).await.unwrap();
+
+        let begun = progress.begin_turn(20);
+        stream.read_exact(&mut piece).await.unwrap();
+        stream.write_all(&piece).await.unwrap();
+        assert_eq!(progress.moved_since(begun), 20);
+        let (reads, writes) = poll_fn(|cx| {
+            let read = Pin::new(&mut stream).poll_read(cx, &mut ReadBuf::new(&mut [0]));
+            let write = Pin::new(&mut stream).poll_write(cx, &[7]);
+            Poll::Ready((read.is_ready(), write.is_ready()))
+        })
+        .await;
+        assert!(!reads && !writes);
+
+        progress.begin_turn(20);
+        stream.read_exact(&mut piece).await.unwrap();
     }
 }

@@ -1,6 +1,7 @@
 //! One client's connection: HTTP until the client leaves, is refused, or becomes a tunnel.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -17,7 +18,6 @@ use tokio::net::TcpStream;
 
 use super::admission::Admitted;
 use super::body::ResponseBody;
-use super::by_client::Slot;
 use super::client::ClientStream;
 use super::closing::{linger, refuse, refuse_silently};
 use super::driver::{Driver, Ended};
@@ -46,8 +46,6 @@ pub(crate) struct Connection {
     pub(super) client: SocketAddr,
     pub(super) progress: Arc<Progress>,
     pub(super) drain: Drain,
-    /// Where the client's turns are counted.
-    slot: Slot,
     takeover: OnceLock<Takeover>,
 }
 
@@ -109,13 +107,11 @@ pub(super) async fn serve(
 ) {
     proxy.pool.make_room();
     let progress = Arc::new(Progress::new());
-    let slot = proxy.turns.slot(client.ip());
     let connection = Arc::new(Connection {
         proxy: Arc::clone(&proxy),
         client,
         progress: Arc::clone(&progress),
         drain: drain.clone(),
-        slot,
         takeover: OnceLock::new(),
     });
     let socket = Arc::new(socket);
@@ -127,7 +123,8 @@ pub(super) async fn serve(
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), Requests(Arc::clone(&connection)));
     let by_panic = ResetByPanic(&socket);
-    let mut driver = Driver::new(http, &socket, &progress, Place::new(&proxy.turns, slot));
+    let place = Place::new(&proxy.turns, proxy.turns.slot(client.ip()));
+    let mut driver = Driver::new(http, &socket, &progress, place);
     let ended = tokio::select! {
         // First: a request that came before a reset is one all the same.
         biased;
@@ -168,10 +165,12 @@ impl Service<Request<Incoming>> for Requests {
         // Now, not when the answer is first polled: hyper looks for the client's end in between.
         // And its account: a client whose reset is found then is one that asked all the same.
         let connection = Arc::clone(&self.0);
-        connection.proxy.turns.count(connection.slot);
         let in_flight = connection.progress.request_begun(request.version());
         let record = connection.open_account(&request);
-        Box::pin(handle(connection, request, record, in_flight))
+        Box::pin(async move {
+            poll_fn(|cx| connection.progress.poll_turn_of_request(cx)).await;
+            handle(connection, request, record, in_flight).await
+        })
     }
 }
 

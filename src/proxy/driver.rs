@@ -15,7 +15,7 @@ use super::client::ClientStream;
 use super::connection::Requests;
 use super::progress::{Progress, Waiting};
 use super::respond::Failure;
-use super::turns::{Freight, Place};
+use super::turns::Place;
 use crate::access::Detail;
 use crate::drain::{Drain, Phase};
 use crate::reason::Reason;
@@ -30,7 +30,6 @@ pub(super) struct Driver<'a> {
     http: Http,
     socket: &'a TcpStream,
     progress: &'a Progress,
-    /// Among all clients' requests.
     place: Place<'a>,
 }
 
@@ -66,6 +65,12 @@ impl<'a> Driver<'a> {
         if let Waiting::Head(_) = self.progress.waiting() {
             return Ended::Refused(Failure::plain(Reason::Draining));
         }
+        // A request that is here by now, and waits for its turn, is accepted: hyper would close a connection on which it
+        // has read none.
+        tokio::task::yield_now().await;
+        if let Poll::Ready(ended) = poll_fn(|cx| Poll::Ready(self.poll_http(cx))).await {
+            return ended;
+        }
         Pin::new(&mut self.http).graceful_shutdown();
         tokio::select! {
             ended = poll_fn(|cx| self.poll(cx)) => ended,
@@ -73,20 +78,25 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// What a client that has had its share sends waits for its turn.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        if self.place.is_over_share() && self.has_news(cx) {
-            ready!(self.place.poll_turn(Freight::Messages, cx));
+        // What a client sent that is gone has no other time.
+        if self.place.must_wait() && !self.is_gone() {
+            ready!(self.place.poll_turn(cx));
         }
+        self.poll_http(cx)
+    }
+
+    /// Polls it without waiting for a turn.
+    fn poll_http(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let begun = self.progress.begin_turn(self.place.most_bytes());
         let polled = self.http.poll_without_shutdown(cx);
-        self.place.end();
+        self.place.end(self.progress.moved_since(begun));
         polled.map(|ended| Ended::of(ended, self.progress))
     }
 
-    /// Whether the client has sent something, and is still there. What one sent that is gone has no other time.
-    fn has_news(&self, cx: &mut Context<'_>) -> bool {
-        let is_gone = || self.socket.ready(Interest::ERROR).now_or_never().is_some();
-        self.socket.poll_read_ready(cx).is_ready() && !is_gone()
+    fn is_gone(&self) -> bool {
+        let failed = self.socket.ready(Interest::ERROR);
+        failed.now_or_never().is_some()
     }
 
     pub(super) fn into_parts(self) -> Parts<TokioIo<ClientStream>, Requests> {

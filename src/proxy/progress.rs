@@ -2,13 +2,16 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 use http::Version;
 
 use crate::reason::Reason;
+
+/// Bytes that take as long to move as a request takes to answer.
+const REQUEST: u64 = 64 * 1024;
 
 /// What the bytes on a connection say about its requests.
 ///
@@ -26,6 +29,8 @@ pub(crate) struct Progress {
     answering: AtomicBool,
     /// Bytes read from the socket and written to it so far.
     moved: AtomicU64,
+    /// With so many bytes moved the turn is over.
+    turn_until: AtomicU64,
     /// Whether the socket has no room: the client does not read.
     is_full: AtomicBool,
     /// Whether content is waited for that the client does not send.
@@ -80,6 +85,7 @@ impl Progress {
             in_flight: AtomicU32::new(0),
             answering: AtomicBool::new(false),
             moved: AtomicU64::new(0),
+            turn_until: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
             wants_content: AtomicBool::new(false),
             stalled: OnceLock::new(),
@@ -229,6 +235,38 @@ impl Progress {
         self.flushed.store(false, Ordering::Relaxed);
         self.is_full.store(bytes.is_none(), Ordering::Relaxed);
         self.count_moved(bytes.unwrap_or(0));
+    }
+
+    /// A turn begins that may move so many bytes; tells where it begins.
+    pub(crate) fn begin_turn(&self, most: usize) -> u64 {
+        let moved = self.moved.load(Ordering::Relaxed);
+        self.turn_until
+            .store(moved + most as u64, Ordering::Relaxed);
+        moved
+    }
+
+    /// Bytes that a turn has moved so far.
+    pub(crate) fn moved_since(&self, begun: u64) -> usize {
+        let moved = self.moved.load(Ordering::Relaxed) - begun;
+        usize::try_from(moved).unwrap_or(usize::MAX)
+    }
+
+    /// Waits for the next turn where this one has moved what it may.
+    pub(crate) fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.moved.load(Ordering::Relaxed) < self.turn_until.load(Ordering::Relaxed) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// The same for a request, of which many may have come at once.
+    pub(crate) fn poll_turn_of_request(&self, cx: &Context<'_>) -> Poll<()> {
+        std::task::ready!(self.poll_turn(cx));
+        let until = self.turn_until.load(Ordering::Relaxed);
+        self.turn_until
+            .store(until.saturating_sub(REQUEST), Ordering::Relaxed);
+        Poll::Ready(())
     }
 
     fn count_moved(&self, bytes: usize) {

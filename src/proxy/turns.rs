@@ -1,10 +1,12 @@
 //! Whose turn it is, where more is to be moved than can be moved at once.
 //!
-//! A runtime runs tasks in the order they became ready, whosever they are. A tunnel that moves bulk is always
-//! ready, and a thousand busy connections of one client are ready together: a message of another client would
-//! wait for each of them. So there are only so many turns at once for bulk, and for messages and requests of a
-//! client that has had its share (`shares.rs`). Who has none waits in a line of its own (`lines.rs`). Now and then
-//! a turn begins only once the runtime has looked for news of every other socket.
+//! A runtime runs tasks in the order they became ready, whosever they are. What moves bulk is always ready, and
+//! a thousand busy connections of one client are ready together: a message of another client would wait for each
+//! of them. So there are only so many turns at once for bulk, and for messages of a client that has had its share
+//! (`shares.rs`). Who has none waits in line, where client after client is called (`lines.rs`). Now and then a turn
+//! begins only once the runtime has looked for news of every other socket.
+//!
+//! A direction of a tunnel takes turns, and so does a connection that speaks HTTP, with both of its directions.
 
 use std::net::IpAddr;
 use std::pin::pin;
@@ -17,11 +19,14 @@ use super::by_client::Slot;
 mod lines;
 mod shares;
 
-pub(super) use lines::Freight;
-use lines::{Lines, Ticket};
+use lines::{Freight, Lines, Ticket};
 use shares::Shares;
 
-/// Bytes of a turn: a busy tunnel leaves the thread to others after what a pipe holds, a fraction of a millisecond.
+/// What moves this much in a turn is bulk, and so is its next turn; what moves less is messages. Twice what a socket's
+/// default receive window holds: once is what any response of a page is.
+pub(super) const BULK: usize = 128 * 1024;
+
+/// Bytes of a turn of bulk: a busy tunnel leaves the thread to others after what a pipe holds, a fraction of a millisecond.
 const BYTES: usize = 1024 * 1024;
 
 /// In a crowd turns are short. That costs a quarter to a half more CPU a byte, and a message meets turns on each of its ways.
@@ -41,11 +46,13 @@ pub(super) struct Turns {
     shares: Shares,
 }
 
-/// The place of a direction, or of a connection that speaks HTTP, among the others; given up when dropped.
+/// A place among all who take turns; given up when dropped.
 #[derive(Debug)]
 pub(super) struct Place<'a> {
     turns: &'a Turns,
     client: Slot,
+    /// What the next turn is for.
+    freight: Freight,
     stage: Stage,
 }
 
@@ -77,20 +84,6 @@ impl Turns {
         self.shares.slot(client)
     }
 
-    /// Counts a turn with a message or a request.
-    pub(super) fn count(&self, client: Slot) {
-        self.shares.count(client);
-    }
-
-    /// Bytes that a turn may move.
-    pub(super) fn most_bytes(&self) -> usize {
-        if self.lines.are_crowded() {
-            BYTES_IN_A_CROWD
-        } else {
-            BYTES
-        }
-    }
-
     fn take(&self) -> bool {
         let one_less = |free: usize| free.checked_sub(1);
         self.free
@@ -116,8 +109,8 @@ impl Turns {
         self.call_next();
     }
 
-    fn line_up(&self, freight: Freight) -> Arc<Ticket> {
-        let ticket = self.lines.join(freight);
+    fn line_up(&self, freight: Freight, client: Slot) -> Arc<Ticket> {
+        let ticket = self.lines.join(freight, client);
         // A turn may have been given back before there was anyone to call.
         self.call_next();
         ticket
@@ -139,21 +132,37 @@ impl<'a> Place<'a> {
         Self {
             turns,
             client,
+            freight: Freight::Messages,
             stage: Stage::Away,
         }
     }
 
-    /// Whether the client has had its share, so that a message or a request has to wait for a turn.
-    pub(super) fn is_over_share(&self) -> bool {
-        self.turns.shares.is_used_up(self.client)
+    /// Whether the last turn moved bulk.
+    pub(super) fn is_bulk(&self) -> bool {
+        self.freight == Freight::Bulk
+    }
+
+    /// Whether there is a turn to wait for: with bulk, and with messages where the client has had its share.
+    pub(super) fn must_wait(&self) -> bool {
+        self.is_bulk() || self.turns.shares.is_used_up(self.client)
+    }
+
+    /// Bytes that the turn may move, as far as there is a choice.
+    pub(super) fn most_bytes(&self) -> usize {
+        match self.freight {
+            Freight::Messages => BULK,
+            Freight::Bulk if self.turns.lines.are_crowded() => BYTES_IN_A_CROWD,
+            Freight::Bulk => BYTES,
+        }
     }
 
     /// Waits for a turn, which lasts until it is ended.
-    pub(super) fn poll_turn(&mut self, freight: Freight, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let freight = self.freight;
         loop {
             self.stage = match &self.stage {
                 Stage::Away if self.turns.take() => Stage::Called,
-                Stage::Away => Stage::Waiting(self.turns.line_up(freight)),
+                Stage::Away => Stage::Waiting(self.turns.line_up(freight, self.client)),
                 Stage::Waiting(ticket) if ticket.is_called(cx.waker()) => Stage::Called,
                 Stage::Waiting(_) => return Poll::Pending,
                 Stage::Called if self.turns.news_is_due(freight) => {
@@ -171,8 +180,20 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Ends the turn, or the waiting for one.
-    pub(super) fn end(&mut self) {
+    /// Ends the turn, or the waiting for one, with so many bytes moved.
+    pub(super) fn end(&mut self, moved: usize) {
+        self.leave();
+        self.freight = match moved {
+            BULK.. => Freight::Bulk,
+            _ => Freight::Messages,
+        };
+        // Bulk waits in any case: messages beside it need not.
+        if moved > 0 && !self.is_bulk() {
+            self.turns.shares.count(self.client);
+        }
+    }
+
+    fn leave(&mut self) {
         match std::mem::replace(&mut self.stage, Stage::Away) {
             Stage::Away => {}
             Stage::Waiting(ticket) if ticket.give_up() => {}
@@ -185,7 +206,7 @@ impl<'a> Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.end();
+        self.leave();
     }
 }
 
@@ -204,10 +225,7 @@ mod tests {
 
     /// Polls once, with a waker that does nothing.
     fn asks(place: &mut Place<'_>) -> Poll<()> {
-        place.poll_turn(
-            Freight::Bulk,
-            &mut Context::from_waker(std::task::Waker::noop()),
-        )
+        place.poll_turn(&mut Context::from_waker(std::task::Waker::noop()))
     }
 
     fn is_on(place: &mut Place<'_>) -> bool {
@@ -222,11 +240,11 @@ mod tests {
         assert!(is_on(&mut first));
         assert!(!is_on(&mut second));
         assert!(!is_on(&mut third));
-        first.end();
+        first.end(0);
         assert!(!is_on(&mut third));
         assert!(!is_on(&mut first));
         assert!(is_on(&mut second));
-        second.end();
+        second.end(0);
         assert!(is_on(&mut third));
     }
 
@@ -251,8 +269,8 @@ mod tests {
         assert!(is_on(&mut first));
         assert!(asks(&mut second).is_pending());
         assert!(asks(&mut third).is_pending());
-        first.end();
-        second.end();
+        first.end(0);
+        second.end(0);
         assert!(is_on(&mut third));
     }
 
@@ -263,9 +281,10 @@ mod tests {
             let turns = Arc::clone(&turns);
             tokio::spawn(async move {
                 let mut place = place(&turns);
-                for _ in 0..100 {
-                    poll_fn(|cx| place.poll_turn(Freight::Bulk, cx)).await;
-                    place.end();
+                for turn in 0..100 {
+                    poll_fn(|cx| place.poll_turn(cx)).await;
+                    // Bulk first, then messages, and so on.
+                    place.end(turn % 2 * BULK);
                 }
             })
         });

@@ -1,4 +1,5 @@
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::harness::dns::{Answer, DnsServer};
@@ -10,17 +11,8 @@ async fn a_request_passes_those_of_another_client_beyond_its_share() {
     const BUSY: usize = 200;
     let mut origin = Origin::answering("HTTP/1.1 204 No Content\r\n\r\n").await;
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
-    let mut clients = Vec::new();
-    for _ in 0..BUSY {
-        clients.push(proxy.connect().await.into_std().unwrap());
-    }
-    clients.push(proxy.connect_from([0, 2]).await.into_std().unwrap());
-    let all = BUSY + 1;
-    proxy
-        .shows(&format!(
-            "outgate_connections_active{{listener=\"proxy\"}} {all}"
-        ))
-        .await;
+    let clients = connect(&proxy, BUSY).await;
+    let all = clients.len();
     // The gateway shares this thread, so it learns of all of them at once, in this order.
     for (mut client, number) in clients.iter().zip(0..) {
         let port = origin.port();
@@ -40,6 +32,51 @@ async fn a_request_passes_those_of_another_client_beyond_its_share() {
     for _ in before + 1..all {
         origin.received().await;
     }
+}
+
+/// So many connections of one client, and one of another.
+async fn connect(proxy: &TestProxy, busy: usize) -> Vec<TcpStream> {
+    let mut clients = Vec::new();
+    for _ in 0..busy {
+        clients.push(proxy.connect().await.into_std().unwrap());
+    }
+    clients.push(proxy.connect_from([0, 2]).await.into_std().unwrap());
+    let all = busy + 1;
+    proxy
+        .shows(&format!(
+            "outgate_connections_active{{listener=\"proxy\"}} {all}"
+        ))
+        .await;
+    clients
+}
+
+#[tokio::test]
+async fn a_refusal_passes_those_of_another_client_that_asked_for_many_at_once() {
+    const BUSY: usize = 50;
+    const AT_ONCE: usize = 20;
+    let proxy = TestProxy::builder().start().await;
+    let mut clients = connect(&proxy, BUSY).await;
+    let head = "GET http://evil.test/ HTTP/1.1\r\nHost: x\r\n\r\n";
+    for (client, number) in clients.iter_mut().zip(0..) {
+        let heads = head.repeat(if number == BUSY { 1 } else { AT_ONCE });
+        client.write_all(heads.as_bytes()).unwrap();
+    }
+    let last = clients.pop().unwrap();
+    let mut last = tokio::net::TcpStream::from_std(last).unwrap();
+    within(read_head(&mut last)).await;
+    // The gateway is at rest while this thread counts.
+    let mut before = 0;
+    for client in &mut clients {
+        let mut answers = Vec::new();
+        // All there is by now; an error says that there will be more.
+        let _ = client.read_to_end(&mut answers);
+        let answers = String::from_utf8(answers).unwrap();
+        before += answers.matches("HTTP/1.1 403 ").count();
+    }
+    assert!(
+        before < 50,
+        "{before} requests of the other client went before"
+    );
 }
 
 #[tokio::test]

@@ -12,14 +12,10 @@ use tokio::net::TcpStream;
 
 use super::Shared;
 use super::pipes::Borrowed;
-use crate::proxy::turns::{Freight, Place};
+use crate::proxy::turns::Place;
 
 /// As much as a socket's default receive window holds, so one read often empties it.
 const SCRATCH: usize = 64 * 1024;
-
-/// A turn that moves this much without a pause is bulk, and the next goes through a pipe; one that
-/// moves less is not. Two full reads: a single one is what any response of a page is.
-const BULK: usize = 2 * SCRATCH;
 
 thread_local! {
     /// Borrowed within one poll only, so one a thread is enough for any number of tunnels.
@@ -67,8 +63,6 @@ pub(super) struct OneWay<'a> {
     place: Place<'a>,
     /// Read but not taken yet; without memory most of the time.
     kept: Kept,
-    /// Whether the last turn moved enough for a pipe to pay.
-    bulk: bool,
     /// Whether the source has no more.
     drained: bool,
     /// Whether the source was reset, so that its end is none.
@@ -103,7 +97,6 @@ impl<'a> OneWay<'a> {
             shared,
             place: Place::new(&shared.turns, shared.client),
             kept,
-            bulk: false,
             drained: false,
             is_cut_short: false,
             ended: None,
@@ -125,16 +118,16 @@ impl<'a> OneWay<'a> {
         if let Some(ended) = self.ended {
             return Poll::Ready(ended);
         }
-        if let Some(freight) = self.waits_for_turn(cx) {
-            ready!(self.place.poll_turn(freight, cx));
+        // Both directions are polled where one has something to move; the other needs no turn.
+        if self.place.must_wait() && self.has_news(cx) {
+            ready!(self.place.poll_turn(cx));
         }
         let mut bytes = 0;
         let turn = self.poll_move(cx, &mut |moved_now| {
             bytes += moved_now;
             moved(moved_now);
         });
-        self.place.end();
-        self.note(bytes);
+        self.place.end(bytes);
         match turn {
             Poll::Ready(Turn::Ended(ended)) => {
                 self.kept = Kept::Nothing;
@@ -148,28 +141,12 @@ impl<'a> OneWay<'a> {
         Poll::Pending
     }
 
-    /// What a turn has to be waited for with, if it has to be.
-    fn waits_for_turn(&self, cx: &mut Context<'_>) -> Option<Freight> {
-        if self.bulk {
-            return Some(Freight::Bulk);
-        }
-        // Both directions are polled where one has something to move; the other needs no turn.
-        let waits = self.place.is_over_share()
-            && (!matches!(self.kept, Kept::Nothing) || self.from.poll_read_ready(cx).is_ready());
-        waits.then_some(Freight::Messages)
-    }
-
-    /// A turn is over, which moved so much.
-    fn note(&mut self, bytes: usize) {
-        self.bulk = bytes >= BULK;
-        // Bulk waits in any case: messages beside it need not.
-        if bytes > 0 && !self.bulk {
-            self.shared.turns.count(self.shared.client);
-        }
+    fn has_news(&self, cx: &mut Context<'_>) -> bool {
+        !matches!(self.kept, Kept::Nothing) || self.from.poll_read_ready(cx).is_ready()
     }
 
     fn poll_move(&mut self, cx: &mut Context<'_>, moved: &mut impl FnMut(usize)) -> Poll<Turn> {
-        let most = self.shared.turns.most_bytes();
+        let most = self.place.most_bytes();
         let mut turn = 0;
         loop {
             match self.poll_flush(cx, moved) {
@@ -193,7 +170,7 @@ impl<'a> OneWay<'a> {
             if ready!(self.from.poll_read_ready(cx)).is_err() {
                 return Poll::Ready(Turn::Ended(Ended::Reading));
             }
-            if self.bulk || turn >= BULK {
+            if self.place.is_bulk() {
                 self.take_pipe();
             }
             match self.fill(most - turn, moved) {
