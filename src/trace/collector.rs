@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
@@ -14,8 +15,6 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use opentelemetry::KeyValue;
 use opentelemetry_http::{Bytes, HttpClient, HttpError};
-use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
-use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
 use opentelemetry_otlp::{
     Compression, ExporterBuildError, SpanExporter, WithExportConfig, WithHttpConfig,
     WithTonicConfig,
@@ -28,11 +27,19 @@ use prost::Message;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
+use tonic::metadata::MetadataMap;
+use tonic::transport::{self, Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use crate::config::{Protocol, Tracing};
 
 /// The longest answer that is read: a collector says little, and who says more is none.
 const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// How long what was sent over gRPC may go unacknowledged by the collector's host before the connection is given up,
+/// as gRPC has it (its proposal A18). A host that vanishes without a reset would have it for a quarter of an hour,
+/// for an export that times out leaves the connection as it is. Pings of HTTP/2 would tell too, but servers of gRPC
+/// close on whoever pings more often than every five minutes.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 
 /// The exporter cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +57,9 @@ pub enum TraceError {
     /// TLS cannot be set up: a defect.
     #[error("TLS to the collector cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
+    /// gRPC cannot be set up: a defect.
+    #[error("gRPC to the collector cannot be set up: {0}")]
+    Grpc(#[from] transport::Error),
     /// The exporter refused its settings.
     #[error("the exporter of traces cannot be set up: {0}")]
     Exporter(#[from] ExporterBuildError),
@@ -82,12 +92,16 @@ fn over_grpc(settings: &Tracing) -> Result<SpanExporter, TraceError> {
     let headers: HeaderMap = settings.headers.iter().cloned().collect();
     let mut builder = SpanExporter::builder()
         .with_tonic()
-        .with_endpoint(settings.endpoint.to_string())
-        .with_timeout(settings.timeout)
+        .with_channel(channel(settings)?)
         .with_metadata(MetadataMap::from_headers(headers));
     if settings.gzip {
         builder = builder.with_compression(Compression::Gzip);
     }
+    Ok(builder.build()?)
+}
+
+fn channel(settings: &Tracing) -> Result<Channel, TraceError> {
+    let mut endpoint = Endpoint::from(settings.endpoint.clone()).timeout(settings.timeout);
     if settings.endpoint.scheme_str() == Some("https") {
         let tls = match &settings.certificate {
             // Checked here: tonic would pass over what is no certificate.
@@ -97,9 +111,18 @@ fn over_grpc(settings: &Tracing) -> Result<SpanExporter, TraceError> {
             }
             None => ClientTlsConfig::new().with_webpki_roots(),
         };
-        builder = builder.with_tls_config(tls);
+        endpoint = endpoint.tls_config(tls)?;
     }
-    Ok(builder.build()?)
+    Ok(endpoint.connect_with_connector_lazy(connector()))
+}
+
+fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    // The channel adds TLS.
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    connector
 }
 
 fn over_http(settings: &Tracing, rejected: &Arc<AtomicU64>) -> Result<SpanExporter, TraceError> {
@@ -197,4 +220,22 @@ fn read(path: &PathBuf) -> Result<Vec<u8>, TraceError> {
         path: path.clone(),
         reason: error.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tonic::codegen::Service as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_collector_over_grpc_that_acknowledges_nothing_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let url = format!("https://{address}").parse().unwrap();
+        let connected = connector().call(url).await.unwrap();
+        let within = rustix::net::sockopt::tcp_user_timeout(connected.inner()).unwrap();
+        assert_eq!(u128::from(within), UNACKNOWLEDGED.as_millis());
+    }
 }
