@@ -7,6 +7,8 @@
 //! Every request is authorised before it gets here, and a kept connection is used only if the
 //! permit of that request admits its address, and DNS still names it.
 
+mod shelves;
+
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,10 +16,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_queue::ArrayQueue;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
+
+use shelves::Shelves;
 
 use super::upstream::Upstream;
 use crate::access::Traffic;
@@ -25,13 +28,10 @@ use crate::metrics::{ActiveGuard, Direction, Metrics};
 use crate::policy::Permit;
 use crate::target::Target;
 
-/// Idle connections kept for one destination; more than this many at once were a burst.
-const KEPT_PER_TARGET: usize = 64;
-
 /// Idle upstream connections by destination.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    idle: papaya::HashMap<Target, Arc<ArrayQueue<Idle>>>,
+    idle: Shelves<Idle>,
     keep_for: Duration,
     /// Client connections there may be; the descriptors of a process are reckoned from it.
     max_clients: i64,
@@ -48,7 +48,7 @@ struct Idle {
 impl Pool {
     pub(crate) fn new(keep_for: Duration, max_clients: usize, metrics: Arc<Metrics>) -> Self {
         Self {
-            idle: papaya::HashMap::new(),
+            idle: Shelves::new(),
             keep_for,
             // Half of what fits, since it is doubled.
             max_clients: i64::try_from(max_clients).unwrap_or(i64::MAX / 2),
@@ -67,18 +67,15 @@ impl Pool {
 
     /// Closes kept connections that stand in the way of a client's upstream.
     pub(crate) fn make_room(&self) {
-        if self.room() >= 0 {
-            return;
-        }
-        let map = self.idle.pin();
-        for kept in map.values() {
-            while self.room() < 0 && kept.pop().is_some() {}
+        let are_too_many = || self.room() < 0;
+        if are_too_many() {
+            self.idle.clear_while(are_too_many);
         }
     }
 
     /// A kept connection to the target that still lives and may still be used.
     pub(crate) fn take(&self, target: &Target, permit: &Permit) -> Option<Box<Upstream>> {
-        let kept = Arc::clone(self.idle.pin().get(target)?);
+        let kept = self.idle.of(target)?;
         while let Some(Idle {
             mut upstream,
             since,
@@ -97,7 +94,7 @@ impl Pool {
     }
 
     /// Keeps a connection whose exchange is over, if there is room for it.
-    pub(crate) fn put(&self, target: Target, mut upstream: Box<Upstream>) {
+    pub(crate) fn put(&self, target: &Target, mut upstream: Box<Upstream>) {
         upstream.busy = None;
         if self.room() <= 0 {
             return;
@@ -107,29 +104,16 @@ impl Pool {
             since: Instant::now(),
             _counted: ActiveGuard::new(&self.metrics.pool.idle),
         };
-        let map = self.idle.pin();
-        let kept = map.get_or_insert_with(target, || Arc::new(ArrayQueue::new(KEPT_PER_TARGET)));
-        // Over the bound the oldest goes: it is the one the upstream will close first.
-        kept.force_push(idle);
+        self.idle.put(target, idle);
     }
 
     /// Closes what has been idle for too long, what the upstream closed, and what `keep` denies.
     pub(crate) fn sweep(&self, keep: impl Fn(&Target, SocketAddr) -> bool) {
-        let map = self.idle.pin();
-        for (target, kept) in &map {
-            for _ in 0..kept.len() {
-                let Some(mut idle) = kept.pop() else { break };
-                if idle.since.elapsed() < self.keep_for
-                    && keep(target, idle.upstream.address)
-                    && idle.upstream.is_alive()
-                {
-                    kept.force_push(idle);
-                }
-            }
-            if kept.is_empty() {
-                map.remove(target);
-            }
-        }
+        self.idle.sweep(|target, idle| {
+            idle.since.elapsed() < self.keep_for
+                && keep(target, idle.upstream.address)
+                && idle.upstream.is_alive()
+        });
     }
 }
 
@@ -221,7 +205,7 @@ impl Lease {
         let open = upstream.driver.poll_without_shutdown(cx).is_pending();
         if open && upstream.sender.is_ready() && !upstream.authenticated {
             upstream.reused = true;
-            pool.put(target, upstream);
+            pool.put(&target, upstream);
         }
     }
 }
