@@ -102,10 +102,11 @@ impl Takeover {
 
     /// Starts the tunnel in a task of its own, which is small: the one that spoke HTTP is not.
     pub(crate) fn start(self, proxy: &Proxy, client: TcpStream, from_client: Bytes, held: Held) {
+        let client_slot = proxy.turns.slot(self.opening.client.ip());
         let shared = Shared {
-            pipes: Arc::clone(&proxy.pipes),
+            pipes: proxy.pipes.share(client_slot),
             turns: Arc::clone(&proxy.turns),
-            client: proxy.turns.slot(self.opening.client.ip()),
+            client: client_slot,
         };
         let record = proxy.tunnels.open(self.opening);
         proxy.judge_again(record.tunnel());

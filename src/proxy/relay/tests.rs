@@ -43,20 +43,22 @@ struct Relayed {
 /// With one turn at a time, as the only client.
 fn alone(most_pipes: usize) -> Shared {
     let turns = Arc::new(Turns::new(1));
+    let client = turns.slot(ONE);
     Shared {
-        pipes: Arc::new(Pipes::new(most_pipes)),
-        client: turns.slot(ONE),
+        pipes: Arc::new(Pipes::new(most_pipes)).share(client),
         turns,
+        client,
     }
 }
 
 impl Shared {
     /// The same for another tunnel.
     fn of(&self, client: IpAddr) -> Self {
+        let client = self.turns.slot(client);
         Self {
-            pipes: Arc::clone(&self.pipes),
+            pipes: self.pipes.pipes.share(client),
             turns: Arc::clone(&self.turns),
-            client: self.turns.slot(client),
+            client,
         }
     }
 }
