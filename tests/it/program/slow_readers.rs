@@ -9,8 +9,9 @@ use super::{Running, metric};
 const READERS: usize = 32;
 
 /// What one may hold of the gateway's memory, in bytes: a buffer of 408 KiB is filled from the upstream, another is
-/// written to the client, and a third may be on its way between the two.
-const MOST_EACH: u64 = 3 * 408 * 1024;
+/// written to the client, and a third may be on its way between the two. The rest of a connection is small, with what
+/// the allocator rounds up.
+const MOST_EACH: u64 = (3 * 408 + 64) * 1024;
 
 /// Sends for as long as anybody takes it.
 fn origin() -> u16 {
