@@ -4,6 +4,7 @@
 //! failure anywhere below becomes a response in `handle` and nowhere else.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -215,6 +216,8 @@ async fn handle(
     mut record: AccessRecord,
     in_flight: InFlight,
 ) -> Result<Response<ResponseBody>, Infallible> {
+    // Of requests that came at once not all are answered in one turn.
+    poll_fn(|cx| connection.progress.poll_turn_of_request(cx)).await;
     let is_connect = request.method() == Method::CONNECT;
     // A panic is a failure like any other: this request's, and no more than this connection's.
     let answering = AssertUnwindSafe(answer(&connection, request, &mut record));

@@ -1,7 +1,6 @@
 //! One client's connection: HTTP until the client leaves, is refused, or becomes a tunnel.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -167,10 +166,8 @@ impl Service<Request<Incoming>> for Requests {
         let connection = Arc::clone(&self.0);
         let in_flight = connection.progress.request_begun(request.version());
         let record = connection.open_account(&request);
-        Box::pin(async move {
-            poll_fn(|cx| connection.progress.poll_turn_of_request(cx)).await;
-            handle(connection, request, record, in_flight).await
-        })
+        // As it is: within another future it would be moved, which takes as long as all else that is done here.
+        Box::pin(handle(connection, request, record, in_flight))
     }
 }
 
