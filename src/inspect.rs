@@ -40,16 +40,11 @@ impl Inspector {
     #[must_use]
     pub fn answer(self: &Arc<Self>, request: &Request<Incoming>) -> Answering {
         let inspector = Arc::clone(self);
+        let query = || request.uri().query().unwrap_or_default().to_owned();
         match (request.uri().path(), request.method()) {
             ("/policy", &Method::GET) => policy::show(inspector).boxed(),
-            ("/tunnels", &Method::GET) => {
-                let query = request.uri().query().unwrap_or_default().to_owned();
-                tunnels::list(inspector, query).boxed()
-            }
-            ("/explain", &Method::GET) => {
-                let query = request.uri().query().unwrap_or_default().to_owned();
-                explain::explain(inspector, query).boxed()
-            }
+            ("/tunnels", &Method::GET) => tunnels::list(inspector, query()).boxed(),
+            ("/explain", &Method::GET) => explain::explain(inspector, query()).boxed(),
             ("/policy" | "/explain" | "/tunnels", _) => ready(method_not_allowed("GET")).boxed(),
             _ => ready(self.answer_at_once(request)).boxed(),
         }

@@ -21,6 +21,14 @@ pub(crate) struct ByClient<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot(usize);
 
+#[cfg(test)]
+impl Slot {
+    /// Those of clients that do not meet.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..SLOTS).map(Self)
+    }
+}
+
 impl<T> ByClient<T> {
     pub(crate) fn new(value: impl FnMut() -> T) -> Self {
         let slots = std::iter::repeat_with(value).take(SLOTS).collect();

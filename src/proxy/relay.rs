@@ -27,7 +27,6 @@ mod tests;
 
 use direction::{Ended, OneWay};
 pub(super) use pipes::Pipes;
-use pipes::Share;
 
 /// Is told of every byte that was handed to the receiving side.
 pub(crate) trait Count {
@@ -44,7 +43,7 @@ pub(crate) struct Early {
 /// What a tunnel shares with all others.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(super) pipes: Share,
+    pub(super) pipes: Arc<Pipes>,
     pub(super) turns: Arc<Turns>,
     /// Whose tunnel it is.
     pub(super) client: Slot,

@@ -102,11 +102,10 @@ impl Takeover {
 
     /// Starts the tunnel in a task of its own, which is small: the one that spoke HTTP is not.
     pub(crate) fn start(self, proxy: &Proxy, client: TcpStream, from_client: Bytes, held: Held) {
-        let client_slot = proxy.turns.slot(self.opening.client.ip());
         let shared = Shared {
-            pipes: proxy.pipes.share(client_slot),
+            pipes: Arc::clone(&proxy.pipes),
             turns: Arc::clone(&proxy.turns),
-            client: client_slot,
+            client: proxy.turns.slot(self.opening.client.ip()),
         };
         let record = proxy.tunnels.open(self.opening);
         proxy.judge_again(record.tunnel());

@@ -183,7 +183,7 @@ impl<'a> OneWay<'a> {
     /// A pipe to move bytes through, if there is one to be had.
     fn take_pipe(&mut self) {
         if matches!(self.kept, Kept::Nothing)
-            && let Some(pipe) = self.shared.pipes.borrow()
+            && let Some(pipe) = self.shared.pipes.borrow(self.shared.client)
         {
             self.kept = Kept::Piped(pipe);
         }

@@ -35,13 +35,6 @@ pub(crate) struct Pipes {
     by_client: ByClient<AtomicUsize>,
 }
 
-/// The pipes, for the tunnels of one client.
-#[derive(Debug)]
-pub(crate) struct Share {
-    pub(super) pipes: Arc<Pipes>,
-    client: Slot,
-}
-
 /// One pipe, empty while it is not borrowed.
 #[derive(Debug)]
 pub(crate) struct Pipe {
@@ -71,12 +64,21 @@ impl Pipes {
         }
     }
 
-    /// What a client may borrow from.
-    pub(crate) fn share(self: &Arc<Self>, client: Slot) -> Share {
-        Share {
-            pipes: Arc::clone(self),
-            client,
+    /// A pipe for a client, or none when it has its share or all are in use, descriptors are few, or the kernel gives no
+    /// useful one.
+    pub(crate) fn borrow(self: &Arc<Self>, client: Slot) -> Option<Borrowed> {
+        if !self.leaves_enough(client) {
+            return None;
         }
+        let pipe = self.idle.pop().or_else(|| self.make())?;
+        self.borrowed.fetch_add(1, Ordering::Relaxed);
+        self.by_client[client].fetch_add(1, Ordering::Relaxed);
+        Some(Borrowed {
+            pipe: Some(pipe),
+            holds: 0,
+            from: Arc::clone(self),
+            client,
+        })
     }
 
     /// Whether one more of a client leaves enough to others. Two that ask at once may both have the last one of a share,
@@ -95,26 +97,6 @@ impl Pipes {
         }
         self.made.fetch_sub(1, Ordering::Relaxed);
         None
-    }
-}
-
-impl Share {
-    /// A pipe, or none when the client has its share or all are in use, descriptors are few, or the kernel gives no
-    /// useful one.
-    pub(crate) fn borrow(&self) -> Option<Borrowed> {
-        let Self { pipes, client } = self;
-        if !pipes.leaves_enough(*client) {
-            return None;
-        }
-        let pipe = pipes.idle.pop().or_else(|| pipes.make())?;
-        pipes.borrowed.fetch_add(1, Ordering::Relaxed);
-        pipes.by_client[*client].fetch_add(1, Ordering::Relaxed);
-        Some(Borrowed {
-            pipe: Some(pipe),
-            holds: 0,
-            from: Arc::clone(pipes),
-            client: *client,
-        })
     }
 }
 
@@ -165,41 +147,27 @@ mod tests {
 
     #[test]
     fn an_empty_pipe_is_used_again_and_a_full_one_is_not() {
-        let all = Arc::new(Pipes::new(1));
-        let pipes = all.share(slot_of(&all, 1));
-        let first = pipes.borrow().unwrap();
-        assert!(pipes.borrow().is_none());
+        let pipes = Arc::new(Pipes::new(1));
+        let client = Slot::all().next().unwrap();
+        let first = pipes.borrow(client).unwrap();
+        assert!(pipes.borrow(client).is_none());
         drop(first);
-        let mut second = pipes.borrow().unwrap();
+        let mut second = pipes.borrow(client).unwrap();
         second.holds = 1;
         drop(second);
-        assert!(all.idle.is_empty());
-        assert!(pipes.borrow().is_some());
+        assert!(pipes.idle.is_empty());
+        assert!(pipes.borrow(client).is_some());
     }
 
     #[test]
     fn a_client_that_gives_no_pipe_back_leaves_some_to_each_of_the_next() {
-        let all = Arc::new(Pipes::new(12));
-        let take_all = |client| {
-            let share = all.share(slot_of(&all, client));
-            std::iter::from_fn(|| share.borrow()).collect::<Vec<_>>()
-        };
-        let first = take_all(1);
-        let (second, third) = (take_all(2), take_all(3));
+        let pipes = Arc::new(Pipes::new(12));
+        let take_all = |client| std::iter::from_fn(|| pipes.borrow(client)).collect::<Vec<_>>();
+        let clients: Vec<_> = Slot::all().take(3).collect();
+        let first = take_all(clients[0]);
+        let (second, third) = (take_all(clients[1]), take_all(clients[2]));
         assert_eq!([first.len(), second.len(), third.len()], [8, 3, 1]);
         drop((first, third));
-        assert_eq!(take_all(1).len(), 6);
-    }
-
-    /// A slot of its own for each of the first few clients.
-    fn slot_of(pipes: &Pipes, client: usize) -> Slot {
-        let mut slots = Vec::new();
-        for last in 0..=255 {
-            let slot = pipes.by_client.slot([192, 0, 2, last].into());
-            if !slots.contains(&slot) {
-                slots.push(slot);
-            }
-        }
-        slots[client]
+        assert_eq!(take_all(clients[0]).len(), 6);
     }
 }

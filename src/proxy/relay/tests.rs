@@ -43,22 +43,20 @@ struct Relayed {
 /// With one turn at a time, as the only client.
 fn alone(most_pipes: usize) -> Shared {
     let turns = Arc::new(Turns::new(1));
-    let client = turns.slot(ONE);
     Shared {
-        pipes: Arc::new(Pipes::new(most_pipes)).share(client),
+        pipes: Arc::new(Pipes::new(most_pipes)),
+        client: turns.slot(ONE),
         turns,
-        client,
     }
 }
 
 impl Shared {
     /// The same for another tunnel.
     fn of(&self, client: IpAddr) -> Self {
-        let client = self.turns.slot(client);
         Self {
-            pipes: self.pipes.pipes.share(client),
+            pipes: Arc::clone(&self.pipes),
             turns: Arc::clone(&self.turns),
-            client,
+            client: self.turns.slot(client),
         }
     }
 }
@@ -77,7 +75,7 @@ impl Relayed {
     async fn with(most_pipes: usize) -> Self {
         let ((client, near), (upstream, far)) = (pair().await, pair().await);
         let share = alone(most_pipes);
-        let taken = (most_pipes == 0).then(|| share.pipes.borrow());
+        let taken = (most_pipes == 0).then(|| share.pipes.borrow(share.client));
         let counts = Arc::new(Counts::default());
         let count = Arc::clone(&counts);
         let running = tokio::spawn(async move {
