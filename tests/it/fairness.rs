@@ -1,10 +1,8 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
 
-use crate::harness::dns::{Answer, DnsServer};
 use crate::harness::origin::Origin;
-use crate::harness::{TestProxy, connect_head, read_head, send, within};
+use crate::harness::{TestProxy, read_head, within};
 
 #[tokio::test]
 async fn a_request_passes_those_of_another_client_beyond_its_share() {
@@ -77,49 +75,4 @@ async fn a_refusal_passes_those_of_another_client_that_asked_for_many_at_once() 
         before < 50,
         "{before} requests of the other client went before"
     );
-}
-
-#[tokio::test]
-async fn a_client_whose_names_nobody_answers_for_keeps_no_other_from_its_own() {
-    let origin = Origin::answering("").await;
-    let server = DnsServer::start(|name, _| {
-        if name.starts_with("silent") {
-            Answer::Silence
-        } else {
-            Answer::Addresses(vec![[127, 0, 0, 1].into()], 60)
-        }
-    })
-    .await;
-    let proxy = TestProxy::builder()
-        .allow("*.dns.test:*")
-        .with(|config| {
-            config.dns_servers = vec![server.address];
-            config.dns_timeout = Duration::from_secs(20);
-        })
-        .start()
-        .await;
-    let mut waiting = Vec::new();
-    for number in 0..100 {
-        let mut client = proxy.connect().await;
-        send(
-            &mut client,
-            connect_head(&format!("silent{number}.dns.test:443")).as_bytes(),
-        )
-        .await;
-        waiting.push(client);
-    }
-    let all = waiting.len();
-    proxy
-        .shows(&format!(
-            "outgate_connections_active{{listener=\"proxy\"}} {all}"
-        ))
-        .await;
-    let mut other = proxy.connect_from([0, 2]).await;
-    let head = connect_head(&format!("a.dns.test:{}", origin.port()));
-    send(&mut other, head.as_bytes()).await;
-    let answer = within(read_head(&mut other)).await;
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    // Not because the others have given up.
-    let metrics = proxy.metrics().await;
-    assert!(!metrics.contains("lookup_duration_seconds_count{result=\"dns_timeout\"}"));
 }

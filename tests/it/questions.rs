@@ -44,6 +44,28 @@ async fn ask_in_vain(proxy: &TestProxy, client: [u8; 2], names: usize) -> Vec<Tc
 }
 
 #[tokio::test]
+async fn a_client_whose_names_nobody_answers_for_keeps_no_other_from_its_own() {
+    let origin = Origin::answering("").await;
+    let (_server, proxy) =
+        silent_about_some(|_| Answer::Addresses(vec![[127, 0, 0, 1].into()], 60)).await;
+    let waiting = ask_in_vain(&proxy, [0, 1], 100).await;
+    let all = waiting.len();
+    proxy
+        .shows(&format!(
+            "outgate_connections_active{{listener=\"proxy\"}} {all}"
+        ))
+        .await;
+    let mut other = proxy.connect_from([0, 2]).await;
+    let head = connect_head(&format!("a.dns.test:{}", origin.port()));
+    send(&mut other, head.as_bytes()).await;
+    let answer = within(read_head(&mut other)).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // Not because the others have given up.
+    let metrics = proxy.metrics().await;
+    assert!(!metrics.contains("lookup_duration_seconds_count{result=\"dns_timeout\"}"));
+}
+
+#[tokio::test]
 async fn questions_that_are_sent_again_in_vain_keep_no_other_from_being_sent() {
     let origin = Origin::answering("").await;
     let (server, proxy) =
