@@ -123,7 +123,8 @@ fn a_standard_output_that_nobody_reads_does_not_hold_up_the_end() {
 #[test]
 fn lines_for_a_standard_output_that_is_gone_are_counted() {
     const REQUESTS: usize = 2_000;
-    let mut gateway = Running::start(&[]);
+    // With a rule: of a policy that allows nothing, a line warns once it listens.
+    let mut gateway = Running::start(&[("OUTGATE_ALLOW", "allowed.test")]);
     gateway.lines = BufReader::new(Box::new(io::empty()));
     flood(gateway.proxy, REQUESTS, &Refused::usual());
     wait_for(&gateway, "outgate_log_lines_dropped_total ", |dropped| {
