@@ -82,7 +82,8 @@ pub(super) async fn linger(socket: &TcpStream, client_finished: bool) {
         return;
     }
     let drained = async {
-        let mut scrap = [0; 4096];
+        // Not within the future, which a connection has from its start.
+        let mut scrap = vec![0; 4096];
         let mut unheard = 0;
         while unheard < MOST_UNHEARD && socket.readable().await.is_ok() {
             match socket.try_read(&mut scrap) {

@@ -213,7 +213,8 @@ impl Exchange<'_> {
         let hop = headers::take_hop_by_hop(&mut head.headers);
         headers::append_via(&mut head.headers, version, &self.connection.proxy.via);
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            let switched = self.switch(hop, &mut head.headers, upstream, record).await;
+            // Apart: few requests need its room, and a future takes that from the start.
+            let switched = Box::pin(self.switch(hop, &mut head.headers, upstream, record)).await;
             return switched.map(|()| Answer::Own(own(head)));
         }
         headers::put_hop_by_hop(

@@ -227,7 +227,8 @@ impl Resolver {
     async fn lookup(&self, asking: &Asking) -> Result<Resolved, Failure> {
         let answer = match self.cache.get(&asking.question) {
             Some(answer) => answer,
-            None => self.ask(asking).await?,
+            // Apart, as its room is not wanted by who finds the answer here, or needs none.
+            None => Box::pin(self.ask(asking)).await?,
         };
         match answer.addresses {
             Ok(addresses) => Ok(Resolved {
