@@ -1,7 +1,7 @@
 //! What is kept for each target; a target for which nothing is kept takes no memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam_queue::ArrayQueue;
 
@@ -10,7 +10,48 @@ use crate::target::Target;
 /// Kept for one target; more than this many at once were a burst.
 const MOST: usize = 64;
 
-pub(super) type Shelf<T> = ArrayQueue<T>;
+/// What is kept for one target.
+#[derive(Debug)]
+pub(super) struct Shelf<T> {
+    kept: ArrayQueue<T>,
+    /// A sweep found it empty: nobody can reach any more what is put here.
+    is_taken_away: AtomicBool,
+}
+
+impl<T> Shelf<T> {
+    fn new() -> Self {
+        Self {
+            kept: ArrayQueue::new(MOST),
+            is_taken_away: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn pop(&self) -> Option<T> {
+        self.kept.pop()
+    }
+
+    /// Keeps one more, unless the shelf is taken away: what nobody can reach must not stay open.
+    fn lay(&self, kept: T) {
+        // Over the bound the oldest goes: it is the one that will be closed first.
+        self.kept.force_push(kept);
+        // A sweep that takes it away looks after it has acted, as this does, so that one of the two sees the other.
+        fence(Ordering::SeqCst);
+        if self.is_taken_away.load(Ordering::Relaxed) {
+            self.clear();
+        }
+    }
+
+    /// Nothing stays on it from now on.
+    fn take_away(&self) {
+        self.is_taken_away.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.clear();
+    }
+
+    fn clear(&self) {
+        while self.pop().is_some() {}
+    }
+}
 
 /// A shelf for each target.
 #[derive(Debug)]
@@ -30,10 +71,10 @@ impl<T> Shelves<T> {
     pub(super) fn put(&self, target: &Target, kept: T) {
         let map = self.0.pin();
         if let Some(shelf) = map.get(target) {
-            return self.lay(target, shelf, kept);
+            return shelf.lay(kept);
         }
-        let shelf = map.get_or_insert_with(target.clone(), || Arc::new(Shelf::new(MOST)));
-        self.lay(target, shelf, kept);
+        map.get_or_insert_with(target.clone(), || Arc::new(Shelf::new()))
+            .lay(kept);
     }
 
     /// Drops one after the other for as long as there are too many.
@@ -47,37 +88,19 @@ impl<T> Shelves<T> {
     pub(super) fn sweep(&self, keep: impl Fn(&Target, &mut T) -> bool) {
         let map = self.0.pin();
         for (target, shelf) in &map {
-            for _ in 0..shelf.len() {
+            for _ in 0..shelf.kept.len() {
                 let Some(mut kept) = shelf.pop() else { break };
                 if keep(target, &mut kept) {
-                    self.lay(target, shelf, kept);
+                    shelf.lay(kept);
                 }
             }
-            if shelf.is_empty() {
+            if shelf.kept.is_empty() {
                 // Another sweep may have done so before, and a new one be there.
                 let _ = map.remove_if(target, |_, there| Arc::ptr_eq(there, shelf));
-                fence(Ordering::SeqCst);
-                clear(shelf);
+                shelf.take_away();
             }
         }
     }
-
-    /// Puts one on a shelf, as long as it is that of the target.
-    fn lay(&self, target: &Target, shelf: &Arc<Shelf<T>>, kept: T) {
-        // Over the bound the oldest goes: it is the one that will be closed first.
-        shelf.force_push(kept);
-        // A sweep may have found the shelf empty right before, and have taken it away: what nobody can reach must not
-        // stay open. Each looks after it has acted, so that one of the two sees the other.
-        fence(Ordering::SeqCst);
-        let there = self.0.pin().get(target).map(Arc::as_ptr);
-        if there != Some(Arc::as_ptr(shelf)) {
-            clear(shelf);
-        }
-    }
-}
-
-fn clear<T>(shelf: &Shelf<T>) {
-    while shelf.pop().is_some() {}
 }
 
 #[cfg(test)]
@@ -85,6 +108,22 @@ mod tests {
     use std::sync::Barrier;
 
     use super::*;
+
+    #[test]
+    fn what_is_put_on_a_shelf_that_was_taken_away_is_not_kept() {
+        let target = Target::from_authority("a.test:80").unwrap();
+        let shelves = Shelves::new();
+        let kept = Arc::new(());
+        shelves.put(&target, Arc::clone(&kept));
+        let shelf = shelves.of(&target).unwrap();
+        shelves.sweep(|_, _| false);
+        assert!(shelves.of(&target).is_none());
+        shelf.lay(Arc::clone(&kept));
+        assert_eq!(Arc::strong_count(&kept), 1);
+        shelves.put(&target, Arc::clone(&kept));
+        shelves.sweep(|_, _| true);
+        assert_eq!(Arc::strong_count(&kept), 2);
+    }
 
     #[test]
     fn nothing_is_left_on_a_shelf_that_is_taken_away_while_it_is_put_there() {
