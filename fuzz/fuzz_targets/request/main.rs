@@ -117,8 +117,11 @@ async fn play(world: &World, script: &Script) {
         within("the end of the connection", async { tokio::join!(send, read).1 }).await
     };
     gateway.has_let_go().await;
-    let seen = world.upstreams.end().await;
+    world.upstreams.hang_up().await;
     gateway.is_at_rest().await;
+    // Once more, for whatever was on its way before the gateway was at rest.
+    world.upstreams.hang_up().await;
+    let seen = world.upstreams.record();
     let requests = gateway.requests() - before;
     seen.check(script.restrictive, requests);
     if script.behaviour.speaks_http() {

@@ -82,6 +82,8 @@ pub(crate) struct Seen {
 pub(crate) struct Upstreams {
     port: u16,
     shut: u16,
+    /// The origin's listener once more, to ask the kernel itself what it has accepted.
+    origin: std::net::TcpListener,
     seen: Arc<Mutex<Seen>>,
     /// Counts the inputs; connections of the last one end when it is over.
     round: watch::Sender<u64>,
@@ -92,16 +94,17 @@ pub(crate) struct Record(Seen);
 
 impl Upstreams {
     pub(crate) async fn listen() -> Self {
-        let origin = bind(ORIGIN, 0).await;
+        let origin = bind(ORIGIN, 0).await.into_std().unwrap();
         let port = origin.local_addr().unwrap().port();
         let shut = bind(ORIGIN, 0).await;
         let upstreams = Self {
             port,
             shut: shut.local_addr().unwrap().port(),
+            origin: origin.try_clone().unwrap(),
             seen: Arc::default(),
             round: watch::Sender::new(0),
         };
-        upstreams.serve(origin, plain);
+        upstreams.serve(TcpListener::from_std(origin).unwrap(), plain);
         upstreams.serve(bind(TUNNEL, port).await, echo);
         for forbidden in [shut, bind(GUARDED, port).await, bind(DENIED, port).await] {
             upstreams.serve(forbidden, |_, seen| async move {
@@ -157,8 +160,12 @@ impl Upstreams {
         *lock(&self.seen) = Seen { behaviour: Some(behaviour), raw: raw.to_vec(), ..Seen::default() };
     }
 
-    /// Ends what is still open, and gives what was seen.
-    pub(crate) async fn end(&self) -> Record {
+    /// Ends what is still open.
+    pub(crate) async fn hang_up(&self) {
+        // Accepted later, a request that a reset left behind would be taken for one of the next input.
+        while let Ok((late, _)) = self.origin.accept() {
+            drop(late);
+        }
         self.round.send_modify(|round| *round += 1);
         within("the upstreams to close", async {
             while lock(&self.seen).open > 0 {
@@ -166,6 +173,10 @@ impl Upstreams {
             }
         })
         .await;
+    }
+
+    /// What was seen of the input, which is over.
+    pub(crate) fn record(&self) -> Record {
         Record(std::mem::take(&mut *lock(&self.seen)))
     }
 }
