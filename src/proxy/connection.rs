@@ -149,7 +149,9 @@ pub(super) async fn serve(
         progress,
         held,
     };
-    ending.conclude(&proxy, ended).await;
+    if let Some(leave) = ending.conclude(&proxy, ended) {
+        leave.take(&proxy).await;
+    }
 }
 
 /// The requests of one connection, as hyper hands them over.
@@ -199,9 +201,8 @@ struct Ending {
 }
 
 impl Ending {
-    /// Starts the tunnel, or answers what hyper could not, and closes without cutting the answer
-    /// off.
-    async fn conclude(self, proxy: &Proxy, ended: Ended) {
+    /// Starts the tunnel, or closes at once; what remains is to be said or waited for.
+    fn conclude(self, proxy: &Proxy, ended: Ended) -> Option<Leave> {
         let Self {
             socket,
             client,
@@ -210,41 +211,72 @@ impl Ending {
             progress,
             held,
         } = self;
-        match (ended, takeover) {
+        if let (Ended::Refused(failure) | Ended::RefusedByHyper(failure), None) =
+            (&ended, &takeover)
+        {
+            proxy.metrics.count_rejected(failure.reason);
+        }
+        let failure = match (ended, takeover) {
             (Ended::Done, Some(takeover)) if progress.is_flushed() => {
                 takeover.start(proxy, socket, read, held);
+                return None;
             }
             // The answer is not out: what follows it would be garbled, and what was sent of it must not
             // look whole.
-            (_, Some(_)) | (Ended::Stalled, None) => relay::reset(&socket),
-            (Ended::Done, None) => linger(&socket, progress.client_finished()).await,
+            (_, Some(_)) | (Ended::Stalled, None) => {
+                relay::reset(&socket);
+                return None;
+            }
+            (Ended::Done, None) => None,
+            (Ended::Refused(failure), None) if progress.is_flushed() => Some(failure),
             (Ended::Refused(failure), None) => {
-                proxy.metrics.count_rejected(failure.reason);
-                if progress.is_flushed() {
-                    refuse(proxy, &socket, client, &failure).await;
-                } else {
-                    // It would be garbled, for whoever is not even reading the last answer.
-                    refuse_silently(proxy, client, &failure);
-                    relay::reset(&socket);
-                }
+                // It would be garbled, for whoever is not even reading the last answer.
+                refuse_silently(proxy, client, &failure);
+                relay::reset(&socket);
+                return None;
             }
             (Ended::RefusedByHyper(failure), None) => {
-                proxy.metrics.count_rejected(failure.reason);
                 refuse_silently(proxy, client, &failure);
                 if progress.close_would_deceive() {
                     relay::reset(&socket);
                 }
+                return None;
             }
-            (Ended::TimedOut, None) => {
-                // A connection that said nothing, or has had its answers, is just closed.
-                if let Waiting::Head(_) = progress.waiting() {
-                    let failure = Failure::plain(Reason::HeaderTimeout);
-                    proxy.metrics.count_rejected(failure.reason);
-                    refuse(proxy, &socket, client, &failure).await;
+            (Ended::Gone, None) => {
+                if progress.close_would_deceive() {
+                    relay::reset(&socket);
                 }
+                return None;
             }
-            (Ended::Gone, None) if progress.close_would_deceive() => relay::reset(&socket),
-            (Ended::Gone, None) => {}
+            // It said nothing, or has had its answers.
+            (Ended::TimedOut, None) => return None,
+        };
+        Some(Leave {
+            socket,
+            client,
+            has_finished: progress.client_finished(),
+            failure,
+            _held: held,
+        })
+    }
+}
+
+/// A connection that is closed once the client has its last answer.
+struct Leave {
+    socket: TcpStream,
+    client: SocketAddr,
+    /// Whether the client has closed its side.
+    has_finished: bool,
+    /// What is still to be told.
+    failure: Option<Failure>,
+    _held: Held,
+}
+
+impl Leave {
+    async fn take(self, proxy: &Proxy) {
+        match &self.failure {
+            Some(failure) => refuse(proxy, &self.socket, self.client, failure).await,
+            None => linger(&self.socket, self.has_finished).await,
         }
     }
 }
@@ -278,12 +310,15 @@ async fn timed_out(proxy: &Proxy, progress: &Progress) -> Ended {
                 limit.saturating_sub(last.1.elapsed())
             }
         };
-        if left.is_zero() && matches!(waiting, Waiting::Content { .. }) {
-            progress.stall();
-            return Ended::Stalled;
-        }
         if left.is_zero() {
-            return Ended::TimedOut;
+            return match waiting {
+                Waiting::Content { .. } => {
+                    progress.stall();
+                    Ended::Stalled
+                }
+                Waiting::Head(_) => Ended::Refused(Failure::plain(Reason::HeaderTimeout)),
+                Waiting::First(_) | Waiting::Next(_) | Waiting::Busy => Ended::TimedOut,
+            };
         }
         tokio::time::sleep(left.min(look_after)).await;
     }
