@@ -129,7 +129,6 @@ impl Turns {
 
 impl<'a> Place<'a> {
     pub(super) fn new(turns: &'a Turns, client: Slot) -> Self {
-        turns.shares.come(client);
         Self {
             turns,
             client,
@@ -143,8 +142,7 @@ impl<'a> Place<'a> {
         self.freight == Freight::Bulk
     }
 
-    /// Whether there is a turn to wait for: with bulk, and with messages where the client has had its share of those
-    /// that it shares with others.
+    /// Whether there is a turn to wait for: with bulk, and with messages where the client has had its share.
     pub(super) fn must_wait(&self) -> bool {
         self.is_bulk() || self.turns.shares.is_used_up(self.client)
     }
@@ -209,7 +207,6 @@ impl<'a> Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.leave();
-        self.turns.shares.go(self.client);
     }
 }
 

@@ -122,16 +122,13 @@ async fn a_request_in_flight_is_answered_and_its_connection_closed() {
     assert_eq!(proxy.ended().await.connections_cut, 0);
 }
 
-/// Of a client with more than its share beside another, whose requests wait for their turns on connections that were idle.
+/// Of a client with more than its share, whose requests wait for their turns on connections that were idle.
 #[tokio::test]
 async fn requests_that_came_before_the_end_are_all_answered() {
     const REQUEST: &[u8] = b"GET http://evil.test/ HTTP/1.1\r\nHost: x\r\n\r\n";
     let proxy = builder(Duration::ZERO, Duration::from_secs(10))
         .start()
         .await;
-    let mut other = proxy.connect_from([0, 2]).await;
-    send(&mut other, REQUEST).await;
-    read_response(&mut other).await;
     let mut clients = Vec::new();
     for _ in 0..200 {
         let mut client = proxy.connect().await;

@@ -1,7 +1,7 @@
 //! Which clients have had their share of turns since the runtime last looked for news.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::proxy::by_client::{ByClient, Slot};
 
@@ -11,10 +11,6 @@ const SHARE: u32 = 8;
 /// Counts the turns of every client.
 #[derive(Debug)]
 pub(super) struct Shares {
-    /// Places of each client.
-    places: ByClient<AtomicUsize>,
-    /// Clients with any place.
-    clients: AtomicUsize,
     round: AtomicU32,
     /// A round, and the turns in it.
     had: ByClient<AtomicU64>,
@@ -23,8 +19,6 @@ pub(super) struct Shares {
 impl Shares {
     pub(super) fn new() -> Self {
         Self {
-            places: ByClient::new(|| AtomicUsize::new(0)),
-            clients: AtomicUsize::new(0),
             round: AtomicU32::new(0),
             had: ByClient::new(|| AtomicU64::new(0)),
         }
@@ -34,30 +28,13 @@ impl Shares {
         self.had.slot(client)
     }
 
-    /// The client has one place more.
-    pub(super) fn come(&self, client: Slot) {
-        if self.places[client].fetch_add(1, Ordering::Relaxed) == 0 {
-            self.clients.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// The client has one place less.
-    pub(super) fn go(&self, client: Slot) {
-        if self.places[client].fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.clients.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
     /// The runtime has looked for news: whoever had something to say has been heard.
     pub(super) fn begin_round(&self) {
         self.round.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether the client has had its share of this round. One that is alone shares with nobody.
+    /// Whether the client has had its share of this round.
     pub(super) fn is_used_up(&self, client: Slot) -> bool {
-        if self.clients.load(Ordering::Relaxed) < 2 {
-            return false;
-        }
         let round = self.round.load(Ordering::Relaxed);
         turns_in(round, self.had[client].load(Ordering::Relaxed)) >= SHARE
     }
@@ -87,30 +64,12 @@ mod tests {
         let shares = Shares::new();
         let mut clients = Slot::all();
         let (client, other) = (clients.next().unwrap(), clients.next().unwrap());
-        shares.come(client);
-        shares.come(other);
         (0..SHARE).for_each(|_| shares.count(client));
         assert!(shares.is_used_up(client));
         assert!(!shares.is_used_up(other));
         shares.begin_round();
         assert!(!shares.is_used_up(client));
         shares.count(client);
-        assert!(!shares.is_used_up(client));
-    }
-
-    #[test]
-    fn a_client_that_is_alone_has_no_share() {
-        let shares = Shares::new();
-        let mut clients = Slot::all();
-        let (client, other) = (clients.next().unwrap(), clients.next().unwrap());
-        (0..2).for_each(|_| shares.come(client));
-        (0..SHARE).for_each(|_| shares.count(client));
-        assert!(!shares.is_used_up(client));
-        shares.come(other);
-        assert!(shares.is_used_up(client));
-        shares.go(client);
-        assert!(shares.is_used_up(client));
-        shares.go(other);
         assert!(!shares.is_used_up(client));
     }
 }
