@@ -217,7 +217,7 @@ impl Ending {
             proxy.metrics.count_rejected(failure.reason);
         }
         let failure = match (ended, takeover) {
-            (Ended::Done, Some(takeover)) if progress.is_flushed() => {
+            (Ended::Done, Some(takeover)) => {
                 takeover.start(proxy, socket, read, held);
                 return None;
             }

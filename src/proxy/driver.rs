@@ -62,14 +62,14 @@ impl<'a> Driver<'a> {
                 () = drain.reaches(Phase::Over) => return Ended::Gone,
             }
         }
-        if let Waiting::Head(_) = self.progress.waiting() {
-            return Ended::Refused(Failure::plain(Reason::Draining));
-        }
         // A request that is here by now, and waits for its turn, is accepted: hyper would close a connection on which it
         // has read none.
         tokio::task::yield_now().await;
         if let Poll::Ready(ended) = poll_fn(|cx| Poll::Ready(self.poll_http(cx))).await {
             return ended;
+        }
+        if let Waiting::Head(_) = self.progress.waiting() {
+            return Ended::Refused(Failure::plain(Reason::Draining));
         }
         Pin::new(&mut self.http).graceful_shutdown();
         tokio::select! {
@@ -89,9 +89,20 @@ impl<'a> Driver<'a> {
     /// Polls it without waiting for a turn.
     fn poll_http(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let begun = self.progress.begin_turn(self.place.most_bytes());
-        let polled = self.http.poll_without_shutdown(cx);
+        let mut polled = self.http.poll_without_shutdown(cx);
+        if let Poll::Ready(Ok(())) = polled
+            && !self.progress.is_flushed()
+        {
+            // hyper is done with requests, and may hold the end of an answer still: polled, it does no more than write
+            // that, and has this task woken for it.
+            polled = self.http.poll_without_shutdown(cx);
+        }
         self.place.end(self.progress.moved_since(begun));
-        polled.map(|ended| Ended::of(ended, self.progress))
+        let ended = Ended::of(ready!(polled), self.progress);
+        if matches!(ended, Ended::Done) && !self.progress.is_flushed() {
+            return Poll::Pending;
+        }
+        Poll::Ready(ended)
     }
 
     fn is_gone(&self) -> bool {
@@ -107,7 +118,7 @@ impl<'a> Driver<'a> {
 /// How HTTP on a connection came to its end.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// Regularly: closed, or handed over to a tunnel.
+    /// Regularly, with all answers on their way: closed, or handed over to a tunnel.
     Done,
     /// Without a whole request, and the client is to be told why.
     Refused(Failure),

@@ -122,30 +122,44 @@ async fn a_request_in_flight_is_answered_and_its_connection_closed() {
     assert_eq!(proxy.ended().await.connections_cut, 0);
 }
 
-/// Of a client with more than its share, whose requests wait for their turns on connections that were idle.
-#[tokio::test]
-async fn requests_that_came_before_the_end_are_all_answered() {
-    const REQUEST: &[u8] = b"GET http://evil.test/ HTTP/1.1\r\nHost: x\r\n\r\n";
+const REFUSED: &str = "GET http://evil.test/ HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// What comes on idle connections of one client right before the end, more than its share, so that it waits for its turns,
+/// is answered with this status.
+async fn is_answered_at_the_end(came: &str, status: &str) {
     let proxy = builder(Duration::ZERO, Duration::from_secs(10))
         .start()
         .await;
     let mut clients = Vec::new();
     for _ in 0..200 {
         let mut client = proxy.connect().await;
-        send(&mut client, REQUEST).await;
+        send(&mut client, REFUSED.as_bytes()).await;
         read_response(&mut client).await;
         clients.push(client);
     }
     for client in &mut clients {
-        assert_eq!(client.try_write(REQUEST).unwrap(), REQUEST.len());
+        assert_eq!(client.try_write(came.as_bytes()).unwrap(), came.len());
     }
     proxy.stop(Stop::Gently).await;
     for client in &mut clients {
         let answer = read_response(client).await;
-        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
         assert_eq!(field(&answer, "connection"), Some("close"));
     }
     assert_eq!(proxy.ended().await.connections_cut, 0);
+}
+
+#[tokio::test]
+async fn requests_that_came_before_the_end_are_all_answered() {
+    is_answered_at_the_end(REFUSED, "403").await;
+}
+
+#[tokio::test]
+async fn heads_that_had_begun_before_the_end_are_all_told_to_try_elsewhere() {
+    is_answered_at_the_end("GET http://evil.test/ HT", "503").await;
 }
 
 #[tokio::test]

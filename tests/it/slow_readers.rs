@@ -1,9 +1,10 @@
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::harness::origin::Origin;
-use crate::harness::{TestProxy, read_response, read_to_end, send, within};
+use crate::harness::{TestProxy, read_head, read_response, read_to_end, send, within};
 
 /// More than any kernel buffer has left when it is full, and less than the gateway holds back.
 const LENGTH: usize = 200_000;
@@ -109,4 +110,68 @@ async fn are_over(proxy: &TestProxy, requests: usize) -> bool {
     tokio::time::timeout(Duration::from_millis(500), seen)
         .await
         .is_ok()
+}
+
+/// The content ends when all of the answer is with the gateway, more than the socket has room for: nothing is left for
+/// HTTP to do but to write it. To HTTP/1.0 a close would make it look whole.
+#[tokio::test]
+async fn an_answer_before_the_end_of_an_upload_arrives_whole_however_late_it_is_read() {
+    // Of what the gateway itself holds.
+    const LESS: u64 = 100_000;
+    let origin = Origin::scripted(|mut stream, _| async move {
+        let head = read_head(&mut stream).await;
+        let length = head
+            .split('/')
+            .nth(1)
+            .and_then(|path| path.split(' ').next());
+        let content = "z".repeat(length.unwrap().parse().unwrap());
+        send(&mut stream, b"HTTP/1.1 200 OK\r\n\r\n").await;
+        let _ = stream.write_all(content.as_bytes()).await;
+        let _ = stream.shutdown().await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let ask = async |length: u64, version: &str| {
+        let mut client = within(TcpStream::connect(proxy.address)).await.unwrap();
+        let port = origin.port();
+        let head = format!(
+            "POST http://origin.test:{port}/{length} {version}\r\nHost: x\r\nConnection: close\r\nContent-Length: 9\r\n\r\nbegun"
+        );
+        send(&mut client, head.as_bytes()).await;
+        client
+    };
+    let (mut before, mut length) = (0, 100 << 20);
+    for version in ["HTTP/1.0", "HTTP/1.1"] {
+        let mut client = loop {
+            let client = ask(length, version).await;
+            let taken = copied(&proxy, before).await;
+            before += taken;
+            if taken == length {
+                break client;
+            }
+            length = taken - LESS;
+        };
+        send(&mut client, b" and").await;
+        let answer = read_to_end(&mut client).await;
+        assert_eq!(answer.matches('z').count() as u64, length, "{version}");
+    }
+}
+
+/// Bytes of content that the gateway has taken from upstreams, less those of before, when they become no more.
+async fn copied(proxy: &TestProxy, before: u64) -> u64 {
+    let mut last = None;
+    loop {
+        let metrics = proxy.metrics().await;
+        let taken = metrics.lines().find_map(|line| {
+            let labels = "direction=\"upstream_to_client\",kind=\"forward\",rule=\"origin.test:*\"";
+            line.strip_prefix(&format!("outgate_copied_bytes_total{{{labels}}} "))
+        });
+        let taken = taken.map(|taken| taken.parse::<u64>().unwrap() - before);
+        if taken.is_some_and(|taken| taken > 0) && taken == last {
+            return taken.unwrap();
+        }
+        last = taken;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
 }
