@@ -217,7 +217,7 @@ async fn handle(
     in_flight: InFlight,
 ) -> Result<Response<ResponseBody>, Infallible> {
     // Of requests that came at once not all are answered in one turn.
-    poll_fn(|cx| connection.progress.poll_turn_of_request(cx)).await;
+    poll_fn(|cx| connection.progress.poll_allowance_of_request(cx)).await;
     let is_connect = request.method() == Method::CONNECT;
     // A panic is a failure like any other: this request's, and no more than this connection's.
     let answering = AssertUnwindSafe(answer(&connection, request, &mut record));

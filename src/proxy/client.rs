@@ -81,7 +81,7 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        ready!(self.progress.poll_turn(cx));
+        ready!(self.progress.poll_allowance(cx));
         let before = buffer.filled().len();
         loop {
             ready!(self.socket.poll_read_ready(cx))?;
@@ -118,7 +118,7 @@ impl AsyncWrite for ClientStream {
             self.progress.drop_answer();
             return Poll::Ready(Ok(bytes.len()));
         }
-        ready!(self.progress.poll_turn(cx));
+        ready!(self.progress.poll_allowance(cx));
         let written = self.poll_write_once(cx, bytes.len(), |socket| socket.try_write(bytes));
         self.note(&written);
         written
@@ -134,7 +134,7 @@ impl AsyncWrite for ClientStream {
             self.progress.drop_answer();
             return Poll::Ready(Ok(length));
         }
-        ready!(self.progress.poll_turn(cx));
+        ready!(self.progress.poll_allowance(cx));
         let written = self.poll_write_once(cx, length, |socket| socket.try_write_vectored(slices));
         self.note(&written);
         written

@@ -296,6 +296,7 @@ async fn timed_out(proxy: &Proxy, progress: &Progress) -> Ended {
         .min(keep_alive)
         .min(content.min(silence) / LOOKS_AT_CONTENT);
     let mut last = (None, Instant::now());
+    let mut has_looked = false;
     loop {
         let waiting = progress.waiting();
         let left = match waiting {
@@ -310,6 +311,15 @@ async fn timed_out(proxy: &Proxy, progress: &Progress) -> Ended {
                 limit.saturating_sub(last.1.elapsed())
             }
         };
+        if left.is_zero() && !has_looked {
+            // What is waited for may have come, and wait for its turn.
+            has_looked = true;
+            progress.ask_for_look();
+            // HTTP is polled first when this task is next.
+            tokio::task::yield_now().await;
+            continue;
+        }
+        has_looked = false;
         if left.is_zero() {
             return match waiting {
                 Waiting::Content { .. } => {

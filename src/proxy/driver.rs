@@ -79,8 +79,8 @@ impl<'a> Driver<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        // What a client sent that is gone has no other time.
-        if self.place.must_wait() && !self.is_gone() {
+        // What a client sent that is gone, or out of time, has no other time.
+        if self.place.must_wait() && !self.progress.takes_look() && !self.is_gone() {
             ready!(self.place.poll_turn(cx));
         }
         self.poll_http(cx)

@@ -31,6 +31,8 @@ pub(crate) struct Progress {
     moved: AtomicU64,
     /// With so many bytes moved the turn is over.
     turn_until: AtomicU64,
+    /// Whether the client's time is over, and what has come is to be looked at without a turn.
+    is_out_of_time: AtomicBool,
     /// Whether the socket has no room: the client does not read.
     is_full: AtomicBool,
     /// Whether content is waited for that the client does not send.
@@ -86,6 +88,7 @@ impl Progress {
             answering: AtomicBool::new(false),
             moved: AtomicU64::new(0),
             turn_until: AtomicU64::new(0),
+            is_out_of_time: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
             wants_content: AtomicBool::new(false),
             stalled: OnceLock::new(),
@@ -237,6 +240,16 @@ impl Progress {
         self.count_moved(bytes.unwrap_or(0));
     }
 
+    /// Has what has come looked at once, whoever's turn it is.
+    pub(crate) fn ask_for_look(&self) {
+        self.is_out_of_time.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was asked for, since it was last taken.
+    pub(crate) fn takes_look(&self) -> bool {
+        self.is_out_of_time.swap(false, Ordering::Relaxed)
+    }
+
     /// A turn begins that may move so many bytes; tells where it begins.
     pub(crate) fn begin_turn(&self, most: usize) -> u64 {
         let moved = self.moved.load(Ordering::Relaxed);
@@ -251,8 +264,8 @@ impl Progress {
         usize::try_from(moved).unwrap_or(usize::MAX)
     }
 
-    /// Waits for the next turn where this one has moved what it may.
-    pub(crate) fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
+    /// Ready while this turn may move more; then the task is woken for the next one.
+    pub(crate) fn poll_allowance(&self, cx: &Context<'_>) -> Poll<()> {
         if self.moved.load(Ordering::Relaxed) < self.turn_until.load(Ordering::Relaxed) {
             return Poll::Ready(());
         }
@@ -260,9 +273,9 @@ impl Progress {
         Poll::Pending
     }
 
-    /// The same for a request, of which many may have come at once.
-    pub(crate) fn poll_turn_of_request(&self, cx: &Context<'_>) -> Poll<()> {
-        std::task::ready!(self.poll_turn(cx));
+    /// The same for a request, of which many may have come at once: it is charged as much as [`REQUEST`] bytes.
+    pub(crate) fn poll_allowance_of_request(&self, cx: &Context<'_>) -> Poll<()> {
+        std::task::ready!(self.poll_allowance(cx));
         let until = self.turn_until.load(Ordering::Relaxed);
         self.turn_until
             .store(until.saturating_sub(REQUEST), Ordering::Relaxed);

@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use crate::harness::origin::Origin;
 use crate::harness::{TestProxy, read_head, within};
@@ -75,4 +76,32 @@ async fn a_refusal_passes_those_of_another_client_that_asked_for_many_at_once() 
         before < 50,
         "{before} requests of the other client went before"
     );
+}
+
+/// All heads come whole in the very moment in which their time is over, and more of them than the client's share.
+#[tokio::test]
+async fn a_head_that_came_in_time_and_waits_for_its_turn_is_not_late() {
+    const BUSY: usize = 200;
+    const TIME: Duration = Duration::from_millis(500);
+    let proxy = TestProxy::builder()
+        .with(|config| config.header_timeout = TIME)
+        .start()
+        .await;
+    let clients = connect(&proxy, BUSY).await;
+    let (begin, end) = ("GET http://evil.test/ HTTP/1.1\r\n", "Host: x\r\n\r\n");
+    for mut client in &clients {
+        client.write_all(begin.as_bytes()).unwrap();
+    }
+    // A request of the test's own is answered when the gateway has read what came before.
+    proxy.metrics().await;
+    for mut client in &clients {
+        client.write_all(end.as_bytes()).unwrap();
+    }
+    // The gateway shares this thread, and learns of both at once.
+    std::thread::sleep(TIME);
+    for client in clients {
+        let mut client = tokio::net::TcpStream::from_std(client).unwrap();
+        let head = within(read_head(&mut client)).await;
+        assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+    }
 }

@@ -142,7 +142,10 @@ impl<'a> OneWay<'a> {
     }
 
     fn has_news(&self, cx: &mut Context<'_>) -> bool {
-        !matches!(self.kept, Kept::Nothing) || self.from.poll_read_ready(cx).is_ready()
+        match self.kept {
+            Kept::Nothing => self.from.poll_read_ready(cx).is_ready(),
+            Kept::Copied(_) | Kept::Piped(_) => self.to.poll_write_ready(cx).is_ready(),
+        }
     }
 
     fn poll_move(&mut self, cx: &mut Context<'_>, moved: &mut impl FnMut(usize)) -> Poll<Turn> {
