@@ -19,6 +19,7 @@ pub(crate) mod dns;
 pub(crate) mod origin;
 pub(crate) mod tls;
 pub(crate) mod vacant;
+pub(crate) mod watched;
 
 /// No test waits longer for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -2,6 +2,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::harness::origin::Origin;
 use crate::harness::vacant::Vacant;
+use crate::harness::watched::Watched;
 use crate::harness::{
     TestProxy, connect_head, field, read_head, read_response, read_to_end, send, within,
 };
@@ -237,7 +238,7 @@ async fn a_plain_refusal_keeps_the_connection() {
 
 #[tokio::test]
 async fn tunnel_data_behind_a_refused_connect_is_never_read_as_a_request() {
-    let mut origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    let origin = Watched::start().await;
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
     let mut client = proxy.connect().await;
     let port = origin.port();
@@ -251,7 +252,7 @@ async fn tunnel_data_behind_a_refused_connect_is_never_read_as_a_request() {
     assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
     assert_eq!(field(&answer, "connection"), Some("close"));
     assert_eq!(read_to_end(&mut client).await, "");
-    assert!(origin.is_untouched());
+    origin.is_untouched_by(&proxy, &smuggled).await;
 }
 
 #[tokio::test]

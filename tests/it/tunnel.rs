@@ -245,25 +245,6 @@ async fn megabytes_arrive_unchanged_both_ways_at_once() {
     );
 }
 
-#[tokio::test]
-async fn connect_with_content_is_refused_rfc9110_9_3_6() {
-    let mut origin = Origin::answering("").await;
-    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
-    let port = origin.port();
-    for framing in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
-        let answer = proxy
-            .ask(&format!(
-                "CONNECT origin.test:{port} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\nhello"
-            ))
-            .await;
-        assert!(
-            answer.starts_with("HTTP/1.1 400 egress failed: bad_request\r\n"),
-            "{answer}"
-        );
-    }
-    assert!(origin.is_untouched());
-}
-
 fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }

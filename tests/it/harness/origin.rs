@@ -64,7 +64,7 @@ impl Origin {
             .expect("the origin is gone")
     }
 
-    /// Whether nothing more has been received so far.
+    /// Whether no further request has been received whole so far; [`Watched`](super::watched::Watched) tells of parts.
     pub(crate) fn is_untouched(&mut self) -> bool {
         self.requests.try_recv().is_err()
     }
