@@ -171,6 +171,14 @@ pub fn framing_is_plain(headers: &HeaderMap) -> bool {
     }
 }
 
+/// Whether a length stands beside chunks, which override it.
+///
+/// RFC 9112 §6.1: it may be an attempt to hide a message in another one, so that nothing more is read behind it.
+#[must_use]
+pub fn framing_is_doubled(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH)
+}
+
 /// The user name of `Proxy-Authorization: Basic` (RFC 7617 §2), where there is a sound one.
 #[must_use]
 pub fn basic_user(headers: &HeaderMap) -> Option<String> {

@@ -199,7 +199,7 @@ impl Exchange<'_> {
     async fn to_client(
         &self,
         response: Response<Incoming>,
-        upstream: Box<Upstream>,
+        mut upstream: Box<Upstream>,
         traffic: Arc<Traffic>,
         record: &mut AccessRecord,
     ) -> Result<Answer, Failure> {
@@ -209,6 +209,7 @@ impl Exchange<'_> {
             let detail = "the response has a transfer coding besides chunked";
             return Err(Failure::new(Reason::ProtocolError, detail));
         }
+        upstream.is_last |= headers::framing_is_doubled(&head.headers);
         let version = head.version;
         let hop = headers::take_hop_by_hop(&mut head.headers);
         headers::append_via(&mut head.headers, version, &self.connection.proxy.via);

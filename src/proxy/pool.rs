@@ -203,7 +203,7 @@ impl Lease {
         };
         // One more turn, in which the connection notes the end of the response.
         let open = upstream.driver.poll_without_shutdown(cx).is_pending();
-        if open && upstream.sender.is_ready() && !upstream.authenticated {
+        if open && upstream.sender.is_ready() && !upstream.is_last {
             upstream.reused = true;
             pool.put(&target, upstream);
         }

@@ -38,8 +38,9 @@ pub(crate) struct Upstream {
     pub(crate) reused: bool,
     /// Counts it among those that carry a request, from when it is there for one.
     pub(super) busy: Option<ActiveGuard>,
-    /// Whether a client has authenticated it, so that it must not carry another's requests.
-    pub(super) authenticated: bool,
+    /// Whether it must not carry another request: a client has authenticated it, or its response is one that
+    /// others may read in another way.
+    pub(super) is_last: bool,
 }
 
 /// Why an exchange came to nothing.
@@ -89,7 +90,7 @@ impl Upstream {
             valid_until,
             reused: false,
             busy: None,
-            authenticated: false,
+            is_last: false,
         }))
     }
 
@@ -99,7 +100,7 @@ impl Upstream {
         request: Request<RequestBody>,
         traffic: &Traffic,
     ) -> Result<Response<Incoming>, ExchangeError> {
-        self.authenticated |= authenticates_connection(request.headers());
+        self.is_last |= authenticates_connection(request.headers());
         let mut response = std::pin::pin!(self.sender.try_send_request(request));
         let mut ended = false;
         self.patience.restart(traffic.sent());

@@ -55,14 +55,14 @@ async fn a_101_is_passed_on_and_the_connection_becomes_a_tunnel_rfc9110_7_8() {
 
 #[tokio::test]
 async fn a_101_that_nobody_asked_for_is_an_error_of_the_upstream() {
-    let origin = Origin::scripted(|mut stream, _| async move {
+    let mut origin = Origin::scripted(|mut stream, seen| async move {
         read_head(&mut stream).await;
         send(
             &mut stream,
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
         )
         .await;
-        read_to_end(&mut stream).await;
+        let _ = seen.send(read_to_end(&mut stream).await);
     })
     .await;
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
@@ -76,6 +76,11 @@ async fn a_101_that_nobody_asked_for_is_an_error_of_the_upstream() {
         answer.starts_with("HTTP/1.1 502 egress failed: protocol_error\r\n"),
         "{answer}"
     );
+    // Closed, and nothing more was sent.
+    assert_eq!(origin.received().await, "");
+    proxy
+        .shows("outgate_requests_total{kind=\"forward\",reason=\"protocol_error\",result=\"failed\",rule=\"origin.test:*\"} 1")
+        .await;
 }
 
 #[tokio::test]
