@@ -1,6 +1,4 @@
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hickory_resolver::proto::op::ResponseCode;
@@ -11,6 +9,9 @@ use crate::harness::dns::{Answer, DnsServer};
 use crate::harness::origin::Origin;
 use crate::harness::vacant::Unanswering;
 use crate::harness::{Builder, TestProxy, connect_head, read_head, send};
+
+// Name servers that answer badly, or not at all.
+mod broken;
 
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
 
@@ -84,17 +85,6 @@ async fn a_name_that_does_not_exist_is_said_to_and_remembered() {
 }
 
 #[tokio::test]
-async fn a_server_that_fails_is_told_from_a_name_that_does_not_exist() {
-    let server = DnsServer::start(|_, _| Answer::Fails(ResponseCode::ServFail)).await;
-    let proxy = builder(&server).start().await;
-    let answer = proxy.ask(&connect_head("a.dns.test:443")).await;
-    assert!(
-        answer.starts_with("HTTP/1.1 502 egress failed: dns_error\r\n"),
-        "{answer}"
-    );
-}
-
-#[tokio::test]
 async fn names_are_absolute_so_a_search_list_completes_none() {
     let server = DnsServer::start(|name, _| {
         assert_eq!(name, "short.dns.test");
@@ -149,62 +139,6 @@ async fn a_kept_connection_is_left_when_dns_names_another_host() {
         answer.starts_with("HTTP/1.1 502 egress failed: connection_refused\r\n"),
         "{answer}"
     );
-}
-
-#[tokio::test]
-async fn an_answer_too_large_for_a_datagram_comes_over_tcp() {
-    let origin = Origin::answering("").await;
-    // The one that answers is the last of those that are used; the others are prohibited.
-    let server = DnsServer::start(|_, _| two_hundred(31)).await;
-    let proxy = builder(&server).start().await;
-    proxy.tunnel(&format!("a.dns.test:{}", origin.port())).await;
-}
-
-#[tokio::test]
-async fn aliases_that_go_round_in_circles_are_an_error() {
-    let server = DnsServer::start(|name, _| {
-        Answer::Alias(if name == "a.dns.test" {
-            "b.dns.test."
-        } else {
-            "a.dns.test."
-        })
-    })
-    .await;
-    let proxy = builder(&server).start().await;
-    let answer = proxy.ask(&connect_head("a.dns.test:443")).await;
-    assert!(
-        answer.starts_with("HTTP/1.1 502 egress failed: dns_"),
-        "{answer}"
-    );
-}
-
-#[tokio::test]
-async fn a_server_that_is_silent_is_a_timeout_and_asked_again_when_it_is_back() {
-    let origin = Origin::answering("").await;
-    let back = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&back);
-    let server = DnsServer::start(move |_, _| {
-        if seen.load(Ordering::SeqCst) {
-            Answer::Addresses(vec![LOOPBACK.into()], 60)
-        } else {
-            Answer::Silence
-        }
-    })
-    .await;
-    let proxy = builder(&server)
-        .with(|config| config.dns_timeout = Duration::from_millis(200))
-        .start()
-        .await;
-    let answer = proxy.ask(&connect_head("a.dns.test:443")).await;
-    assert!(
-        answer.starts_with("HTTP/1.1 504 egress failed: dns_timeout\r\n"),
-        "{answer}"
-    );
-    proxy
-        .shows("outgate_dns_lookup_duration_seconds_count{result=\"dns_timeout\"} 1")
-        .await;
-    back.store(true, Ordering::SeqCst);
-    proxy.tunnel(&format!("a.dns.test:{}", origin.port())).await;
 }
 
 #[tokio::test]
@@ -326,28 +260,4 @@ async fn behind_many_addresses_that_do_not_answer_the_one_that_does_is_found() {
         .start()
         .await;
     proxy.tunnel(&format!("a.dns.test:{port}")).await;
-}
-
-#[tokio::test]
-async fn a_server_that_dies_is_an_error_until_it_is_back() {
-    let origin = Origin::answering("").await;
-    let answer = |_: &str, _| Answer::Addresses(vec![LOOPBACK.into()], 0);
-    // Of its own, so that nobody else is there while it is dead.
-    let server = DnsServer::start_at(([127, 0, 2, 1], 0).into(), answer).await;
-    let address = server.address;
-    let proxy = builder(&server)
-        .with(|config| config.dns_timeout = Duration::from_secs(1))
-        .start()
-        .await;
-    let target = format!("a.dns.test:{}", origin.port());
-    proxy.tunnel(&target).await;
-    server.die().await;
-    let refused = proxy.ask(&connect_head("b.dns.test:443")).await;
-    assert!(
-        refused.starts_with("HTTP/1.1 502 egress failed: dns_error\r\n")
-            || refused.starts_with("HTTP/1.1 504 egress failed: dns_timeout\r\n"),
-        "{refused}"
-    );
-    let _server = DnsServer::start_at(address, answer).await;
-    proxy.tunnel(&target).await;
 }

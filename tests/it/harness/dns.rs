@@ -8,7 +8,7 @@ use hickory_resolver::proto::op::{Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, SOA};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -24,6 +24,10 @@ pub(crate) enum Answer {
     OneFamily(Vec<IpAddr>),
     /// These addresses: IPv4 for a minute, IPv6 for no longer than now.
     Fleeting6(Vec<IpAddr>),
+    /// Too many for a datagram, and over TCP nothing at all.
+    Truncated,
+    /// A datagram that breaks off behind so many bytes.
+    Cut(usize),
     /// Another name to look at.
     Alias(&'static str),
     /// An error, with a negative lifetime of a minute.
@@ -74,13 +78,16 @@ impl DnsServer {
                     continue;
                 };
                 let before = counter.before(&query);
-                let Some((answer, late)) = reply(&query, &*script, before, false) else {
+                let Some(Reply { message, late, cut }) = reply(&query, &*script, before, false)
+                else {
                     continue;
                 };
                 let socket = Arc::clone(&socket);
                 tokio::spawn(async move {
                     tokio::time::sleep(late).await;
-                    let _ = socket.send_to(&answer.to_vec().unwrap(), peer).await;
+                    let mut datagram = message.to_vec().unwrap();
+                    datagram.truncate(cut);
+                    let _ = socket.send_to(&datagram, peer).await;
                 });
             }
         });
@@ -98,6 +105,16 @@ impl DnsServer {
             serving.abort();
             let _ = serving.await;
         }
+    }
+
+    /// From now on whoever comes over TCP is refused. The port stays taken.
+    pub(crate) async fn refuse_tcp(&mut self) -> TcpSocket {
+        let over_tcp = &mut self.serving[0];
+        over_tcp.abort();
+        let _ = over_tcp.await;
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(self.address).unwrap();
+        socket
     }
 
     /// How many questions for this family came so far over UDP; a lookup is two, A and AAAA.
@@ -150,13 +167,21 @@ fn count(asked: &[(u16, Query)], family: RecordType) -> usize {
         .count()
 }
 
+/// What is sent, after how long, and how many bytes of it.
+struct Reply {
+    message: Message,
+    late: Duration,
+    cut: usize,
+}
+
 fn reply(
     query: &Message,
     script: &impl Fn(&str, usize) -> Answer,
     before: usize,
     over_tcp: bool,
-) -> Option<(Message, Duration)> {
+) -> Option<Reply> {
     let mut late = Duration::ZERO;
+    let mut cut = usize::MAX;
     let question = query.queries.first()?;
     let name = question.name().to_ascii();
     let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
@@ -164,6 +189,9 @@ fn reply(
     reply.add_query(question.clone());
     match script(name.trim_end_matches('.'), before) {
         Answer::Silence => return None,
+        Answer::Truncated if over_tcp => return None,
+        Answer::Truncated => reply.metadata.truncation = true,
+        Answer::Cut(length) => cut = length,
         Answer::Fails(code) => {
             reply.metadata.response_code = code;
             reply.authorities.push(start_of_authority(question.name()));
@@ -196,7 +224,11 @@ fn reply(
             late = after;
         }
     }
-    Some((reply, late))
+    Some(Reply {
+        message: reply,
+        late,
+        cut,
+    })
 }
 
 /// Those of the family asked for.
@@ -226,8 +258,8 @@ where
                 let mut query = vec![0; length.into()];
                 stream.read_exact(&mut query).await.unwrap();
                 let query = Message::from_vec(&query).unwrap();
-                if let Some((answer, _)) = reply(&query, &*script, 0, true) {
-                    let answer = answer.to_vec().unwrap();
+                if let Some(Reply { message, .. }) = reply(&query, &*script, 0, true) {
+                    let answer = message.to_vec().unwrap();
                     stream
                         .write_u16(answer.len().try_into().unwrap())
                         .await
