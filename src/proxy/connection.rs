@@ -211,7 +211,7 @@ impl Ending {
             progress,
             held,
         } = self;
-        if let (Ended::Refused(failure) | Ended::RefusedByHyper(failure), None) =
+        if let (Ended::Refused(failure) | Ended::RefusedSilently(failure), None) =
             (&ended, &takeover)
         {
             proxy.metrics.count_rejected(failure.reason);
@@ -235,7 +235,7 @@ impl Ending {
                 relay::reset(&socket);
                 return None;
             }
-            (Ended::RefusedByHyper(failure), None) => {
+            (Ended::RefusedSilently(failure), None) => {
                 refuse_silently(proxy, client, &failure);
                 if progress.close_would_deceive() {
                     relay::reset(&socket);
@@ -248,7 +248,7 @@ impl Ending {
                 }
                 return None;
             }
-            // It said nothing, or has had its answers.
+            // It has had its answers.
             (Ended::TimedOut, None) => return None,
         };
         Some(Leave {
@@ -327,7 +327,8 @@ async fn timed_out(proxy: &Proxy, progress: &Progress) -> Ended {
                     Ended::Stalled
                 }
                 Waiting::Head(_) => Ended::Refused(Failure::plain(Reason::HeaderTimeout)),
-                Waiting::First(_) | Waiting::Next(_) | Waiting::Busy => Ended::TimedOut,
+                Waiting::First(_) => Ended::RefusedSilently(Failure::plain(Reason::HeaderTimeout)),
+                Waiting::Next(_) | Waiting::Busy => Ended::TimedOut,
             };
         }
         tokio::time::sleep(left.min(look_after)).await;

@@ -122,9 +122,9 @@ pub(super) enum Ended {
     Done,
     /// Without a whole request, and the client is to be told why.
     Refused(Failure),
-    /// The same, and hyper may have told it already.
-    RefusedByHyper(Failure),
-    /// The client took too long.
+    /// The same, but it is told nothing: it has said nothing, or hyper may have told it already.
+    RefusedSilently(Failure),
+    /// The client took too long between two requests.
     TimedOut,
     /// Content took too long.
     Stalled,
@@ -147,7 +147,7 @@ impl Ended {
         };
         let failure = Failure::new(reason, Detail::Head(error));
         if progress.was_answered_by_hyper() {
-            Self::RefusedByHyper(failure)
+            Self::RefusedSilently(failure)
         } else {
             Self::Refused(failure)
         }

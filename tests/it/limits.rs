@@ -107,7 +107,7 @@ async fn a_head_that_does_not_come_in_time_is_answered_408() {
 }
 
 #[tokio::test]
-async fn a_connection_that_says_nothing_is_closed_without_a_word() {
+async fn a_connection_that_says_nothing_is_closed_without_a_word_and_counted() {
     let proxy = TestProxy::builder()
         .with(|config| config.header_timeout = SHORT)
         .start()
@@ -117,29 +117,32 @@ async fn a_connection_that_says_nothing_is_closed_without_a_word() {
     proxy
         .shows("outgate_connections_active{listener=\"proxy\"} 0")
         .await;
+    proxy
+        .shows("outgate_connections_rejected_total{reason=\"header_timeout\"} 1")
+        .await;
 }
 
 #[tokio::test]
-async fn an_idle_kept_alive_client_is_closed_after_its_timeout() {
+async fn an_idle_kept_alive_client_is_closed_after_its_timeout_which_is_no_rejection() {
     let proxy = TestProxy::builder()
-        .with(|config| config.keepalive_timeout = SHORT)
+        .with(|config| config.keepalive_timeout = LONGER)
         .start()
         .await;
     let mut client = proxy.connect().await;
-    send(
-        &mut client,
-        b"GET http://evil.test/ HTTP/1.1\r\nHost: x\r\n\r\n",
-    )
-    .await;
-    assert!(
-        read_response(&mut client)
-            .await
-            .starts_with("HTTP/1.1 403 ")
-    );
+    // The second shows that the connection was kept behind the first.
+    for _ in 0..2 {
+        let request = b"GET http://evil.test/ HTTP/1.1\r\nHost: x\r\n\r\n";
+        send(&mut client, request).await;
+        let answer = read_response(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    }
     assert_eq!(read_to_end(&mut client).await, "");
     proxy
         .shows("outgate_connections_active{listener=\"proxy\"} 0")
         .await;
+    let metrics = proxy.metrics().await;
+    let rejected = "outgate_connections_rejected_total{reason=\"header_timeout\"}";
+    assert!(!metrics.contains(rejected), "{metrics}");
 }
 
 #[tokio::test]

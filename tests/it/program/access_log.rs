@@ -342,6 +342,17 @@ fn a_connection_without_a_request_writes_one_line_with_its_client() {
 }
 
 #[test]
+fn a_connection_that_says_nothing_in_time_writes_one_line_without_a_status() {
+    let mut gateway = Running::start(&[("OUTGATE_HEADER_TIMEOUT", "100ms")]);
+    let client = TcpStream::connect(gateway.proxy).unwrap();
+    let line = gateway.line("connection refused");
+    assert_eq!(line["reason"], "header_timeout", "{line}");
+    let port = client.local_addr().unwrap().port();
+    assert_eq!(line["client.port"], port, "{line}");
+    assert_eq!(line.get("http.response.status_code"), None, "{line}");
+}
+
+#[test]
 fn the_line_of_a_client_that_has_reset_says_who_it_was() {
     let mut gateway = Running::start(&[]);
     // So that the reset is there before the connection is looked at.

@@ -264,8 +264,10 @@ fn ten_thousand_connections_that_send_nothing_keep_nobody_waiting_and_end() {
         "it took longer than the header timeout"
     );
 
-    // Then their time is over.
+    // Then their time is over, and that is counted.
     wait_for(&running, ACTIVE, |active| active == 0);
+    let rejected = "outgate_connections_rejected_total{reason=\"header_timeout\"} ";
+    assert_eq!(metric(&running, rejected), SILENT as u64);
     for mut client in silent {
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
     }
