@@ -10,7 +10,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use outgate::admin::{self, Admin};
 use outgate::config::Config;
@@ -111,6 +111,11 @@ fn in_a_request(runtime: &Runtime, log: &Log) {
     let trace_id = request["trace_id"].as_str().unwrap();
     assert!(answer.contains(trace_id), "{answer}");
     assert!(get(admin, "/livez").starts_with("HTTP/1.1 200 "));
+    // What panicked has given its place back, and the tunnel has its own.
+    drop(client);
+    shows_open(admin, 1);
+    drop((tunnel, upstream));
+    shows_open(admin, 0);
 }
 
 fn in_a_task_that_everybody_needs(runtime: &Runtime, log: &Log) {
@@ -137,9 +142,9 @@ fn in_a_task_that_everybody_needs(runtime: &Runtime, log: &Log) {
     assert!(get(address, "/readyz").starts_with("HTTP/1.1 200 "));
 
     vital.spawn("sweep", async { panic!("the broom broke") });
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while vital.failed().is_none() {
-        assert!(std::time::Instant::now() < deadline);
+        assert!(Instant::now() < deadline);
         std::thread::yield_now();
     }
     for path in ["/livez", "/readyz"] {
@@ -175,6 +180,21 @@ fn within_a_response(runtime: &Runtime, log: &Log) {
     let metrics = get(admin, "/metrics");
     assert!(metrics.contains("\noutgate_panics_total 3\n"), "{metrics}");
     log.line("the pen broke");
+    shows_open(admin, 0);
+}
+
+/// Waits until the gateway counts so many clients.
+fn shows_open(admin: SocketAddr, clients: usize) {
+    let line = format!("\noutgate_connections_active{{listener=\"proxy\"}} {clients}\n");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let metrics = get(admin, "/metrics");
+        if metrics.contains(&line) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not{line}but {metrics}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn gateway(
