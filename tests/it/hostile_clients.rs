@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::dns::{Answer, DnsServer};
-use crate::harness::origin::{Origin, read_request};
+use crate::harness::origin::Origin;
 use crate::harness::{
     TestProxy, connect_head, read_head, read_response, read_to_end, send, within,
 };
@@ -161,65 +160,6 @@ async fn a_flood_of_pipelined_requests_reaches_the_upstream_once_each_and_in_ord
         assert!(seen.starts_with(&format!("GET /{number} ")), "{seen}");
     }
     assert!(origin.is_untouched());
-}
-
-#[tokio::test]
-async fn a_reset_in_any_state_leaves_nothing_behind() {
-    let origin = Origin::scripted(|mut stream, _| async move {
-        if let Some(request) = read_request(&mut stream).await {
-            let answer: &[u8] = if request.contains("/answered") {
-                b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\npart"
-            } else if request.contains("/switched") {
-                b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
-            } else {
-                b""
-            };
-            let _ = stream.write_all(answer).await;
-        }
-        read_to_end_of_any_kind(&mut stream).await;
-    })
-    .await;
-    let names = DnsServer::start(|_, _| Answer::Silence).await;
-    let proxy = TestProxy::builder()
-        .allow("origin.test:*")
-        .allow("silent.test:*")
-        .with(move |config| config.dns_servers = vec![names.address])
-        .start()
-        .await;
-    let port = origin.port();
-    let target = format!("http://origin.test:{port}");
-    for state in [
-        String::new(),
-        "GET http://ori".to_owned(),
-        format!("GET {target}/ HTTP/1.1\r\nHost: x\r\n\r\n"),
-        format!("GET {target}/answered HTTP/1.1\r\nHost: x\r\n\r\n"),
-        format!("PUT {target}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\npart"),
-        format!(
-            "GET {target}/switched HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
-        ),
-        connect_head(&format!("origin.test:{port}")),
-        connect_head("evil.test:443"),
-        // Its name is being looked up.
-        connect_head("silent.test:443"),
-        "GET http://silent.test/ HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
-    ] {
-        for wait in [false, true] {
-            let mut client = proxy.connect().await;
-            send(&mut client, state.as_bytes()).await;
-            if wait {
-                // Until the gateway is well into the state.
-                let _ = tokio::time::timeout(Duration::from_millis(50), client.readable()).await;
-            }
-            client.set_zero_linger().unwrap();
-        }
-    }
-    proxy
-        .shows("outgate_connections_active{listener=\"proxy\"} 0")
-        .await;
-    proxy.shows("outgate_tunnels_active 0").await;
-    proxy
-        .shows("outgate_pool_connections{state=\"busy\"} 0")
-        .await;
 }
 
 #[tokio::test]

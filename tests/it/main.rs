@@ -37,7 +37,7 @@ mod asterisk;
 mod smuggling;
 // Clients that mean harm.
 mod hostile_clients;
-// Clients that go without a word, while somebody else is waited for or bulk is on its way.
+// Clients that go without a word, in every state, while somebody else is waited for, and amid bulk.
 mod resets;
 // Clients that do not read.
 mod slow_readers;

@@ -1,10 +1,12 @@
 use std::io;
 use std::time::Duration;
 
+use hickory_resolver::proto::rr::RecordType;
 use outgate::drain::Stop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::harness::dns::{Answer, DnsServer};
 use crate::harness::origin::Origin;
 use crate::harness::vacant::Unanswering;
 use crate::harness::{PATIENCE, TestProxy, any_port, connect_head, send, within};
@@ -66,6 +68,164 @@ async fn a_client_that_resets_while_its_upstream_is_dialled_has_the_dial_given_u
                 .shows(&format!("outgate_requests_total{{kind=\"{kind}\",reason=\"client_closed\",result=\"failed\",rule=\"*.upstream.test:*\"}} {count}"))
                 .await;
         }
+    }
+}
+
+/// How far a client is when it resets.
+enum Until {
+    Accepted,
+    /// A name server has been asked so often, now for its target.
+    Asked(usize),
+    /// The origin has something of it with this in it.
+    Received(&'static str),
+    /// It has what its answer ends with for now.
+    Answered(&'static str),
+    /// It has closed its side, and the origin has seen that.
+    Finished,
+}
+
+/// In the order in which it may be in them: what a client sends, and until when it stays.
+fn states(port: u16) -> Vec<(String, Until)> {
+    let request = |method: &str, path: &str, fields: &str| {
+        format!("{method} http://origin.test:{port}{path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n")
+    };
+    let expecting = "Content-Length: 9\r\nExpect: 100-continue\r\n";
+    let switching = "Connection: upgrade\r\nUpgrade: websocket\r\n";
+    let tunnel = connect_head(&format!("origin.test:{port}"));
+    vec![
+        (String::new(), Until::Accepted),
+        ("GET http://ori".to_owned(), Until::Accepted),
+        (connect_head("evil.test:443"), Until::Answered("}")),
+        (connect_head("a.silent.test:443"), Until::Asked(1)),
+        (
+            "GET http://b.silent.test/ HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            Until::Asked(2),
+        ),
+        (
+            request("GET", "/unanswered", ""),
+            Until::Received("/unanswered"),
+        ),
+        (
+            request("PUT", "/half", "Content-Length: 9\r\n") + "half",
+            Until::Received("half"),
+        ),
+        (
+            request("PUT", "/expecting", expecting),
+            Until::Received("/expecting"),
+        ),
+        (request("GET", "/answered", ""), Until::Answered("part")),
+        (request("GET", "/whole", ""), Until::Answered("whole")),
+        (
+            request("GET", "/switched", switching),
+            Until::Answered("\r\n\r\n"),
+        ),
+        (tunnel.clone(), Until::Answered("\r\n\r\n")),
+        (tunnel + "all", Until::Finished),
+    ]
+}
+
+/// Tells what it receives, answers some of that, and closes nothing by itself.
+async fn enduring() -> Origin {
+    Origin::scripted(|mut stream, seen| async move {
+        let mut bytes = vec![0; 4096];
+        let mut last = String::new();
+        while let Ok(length @ 1..) = stream.read(&mut bytes).await {
+            last = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            let answer = match last.split(' ').nth(1) {
+                Some("/answered") => "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart",
+                Some("/whole") => "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole",
+                Some("/switched") => {
+                    "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+                }
+                _ => "",
+            };
+            send(&mut stream, answer.as_bytes()).await;
+            let _ = seen.send(last.clone());
+        }
+        let _ = seen.send(format!("the end behind {last}"));
+        std::future::pending::<()>().await;
+        drop(stream);
+    })
+    .await
+}
+
+impl Until {
+    async fn reached(&self, client: &mut TcpStream, origin: &mut Origin, names: &DnsServer) {
+        match self {
+            Self::Accepted => {}
+            Self::Asked(times) => until(|| names.asked(RecordType::A) == *times).await,
+            Self::Received(part) => while !origin.received().await.contains(part) {},
+            Self::Answered(end) => {
+                let mut answer = Vec::new();
+                while !answer.ends_with(end.as_bytes()) {
+                    answer.push(within(client.read_u8()).await.unwrap());
+                }
+            }
+            Self::Finished => {
+                client.shutdown().await.unwrap();
+                while origin.received().await != "the end behind all" {}
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reset_in_any_state_leaves_nothing_behind() {
+    let mut origin = enduring().await;
+    let names = DnsServer::start(|_, _| Answer::Silence).await;
+    let name_server = names.address;
+    let proxy = TestProxy::builder()
+        .allow("origin.test:*")
+        .allow("*.silent.test:*")
+        // Nothing ends by itself.
+        .with(move |config| {
+            config.dns_servers = vec![name_server];
+            config.header_timeout = PATIENCE * 4;
+            config.dns_timeout = PATIENCE * 4;
+            config.connect_timeout = PATIENCE * 4;
+            config.response_timeout = PATIENCE * 4;
+            config.idle_timeout = PATIENCE * 4;
+            config.keepalive_timeout = PATIENCE * 4;
+        })
+        .start()
+        .await;
+    let states = states(origin.port());
+    let mut clients = 0;
+    for (sent, until) in &states {
+        let mut client = proxy.connect().await;
+        send(&mut client, sent.as_bytes()).await;
+        until.reached(&mut client, &mut origin, &names).await;
+        reset(client);
+        clients += 1;
+        nothing_is_left(&proxy, clients).await;
+    }
+    for line in [
+        "outgate_requests_total{kind=\"connect\",reason=\"client_closed\",result=\"failed\",rule=\"*.silent.test:*\"} 1",
+        "outgate_requests_total{kind=\"forward\",reason=\"client_closed\",result=\"failed\",rule=\"*.silent.test:*\"} 1",
+        "outgate_requests_total{kind=\"forward\",reason=\"client_closed\",result=\"failed\",rule=\"origin.test:*\"} 2",
+        "outgate_tunnels_closed_total{end=\"client_reset\"} 3",
+    ] {
+        proxy.shows(line).await;
+    }
+    // And before any of that is looked at, or amid it.
+    for (sent, _) in &states {
+        let mut client = proxy.connect().await;
+        send(&mut client, sent.as_bytes()).await;
+        reset(client);
+        clients += 1;
+    }
+    nothing_is_left(&proxy, clients).await;
+}
+
+/// Waits until so many clients have come and all of them are gone.
+async fn nothing_is_left(proxy: &TestProxy, clients: usize) {
+    for line in [
+        &*format!("outgate_connections_total{{listener=\"proxy\"}} {clients}"),
+        "outgate_connections_active{listener=\"proxy\"} 0",
+        "outgate_tunnels_active 0",
+        "outgate_pool_connections{state=\"busy\"} 0",
+    ] {
+        proxy.shows(line).await;
     }
 }
 
