@@ -1,11 +1,12 @@
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
 
 use crate::harness::origin::{Origin, read_request};
 use crate::harness::vacant::{Unanswering, Vacant};
 use crate::harness::{
-    TestProxy, connect_head, field, read_head, read_response, read_to_end, send, within,
+    TestProxy, any_port, connect_head, field, read_head, read_response, read_to_end, send, within,
 };
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -196,29 +197,35 @@ async fn an_upload_that_goes_on_is_no_silence_of_the_upstream() {
 
 #[tokio::test]
 async fn a_tunnel_is_idle_only_when_neither_side_sends() {
-    let origin = Origin::scripted(|mut stream, _| async move {
+    for by_client in [false, true] {
+        let listener = TcpListener::bind(any_port()).await.unwrap();
+        let target = format!("origin.test:{}", listener.local_addr().unwrap().port());
+        let proxy = TestProxy::builder()
+            .allow("origin.test:*")
+            .with(|config| config.idle_timeout = LONGER)
+            .start()
+            .await;
+        let (mut client, accepted) = tokio::join!(proxy.tunnel(&target), listener.accept());
+        let mut upstream = accepted.unwrap().0;
+        let (sender, receiver) = if by_client {
+            (&mut client, &mut upstream)
+        } else {
+            (&mut upstream, &mut client)
+        };
         // One-way traffic, longer in all than the timeout.
         for _ in 0..PAUSES {
-            send(&mut stream, b"x").await;
+            send(sender, b"x").await;
+            within(receiver.read_exact(&mut [0])).await.unwrap();
             tokio::time::sleep(SHORT).await;
         }
-        read_to_end(&mut stream).await;
-    })
-    .await;
-    let proxy = TestProxy::builder()
-        .allow("origin.test:*")
-        .with(|config| config.idle_timeout = LONGER)
-        .start()
-        .await;
-    let mut client = proxy
-        .tunnel(&format!("origin.test:{}", origin.port()))
-        .await;
-    within(client.read_exact(&mut [0; PAUSES])).await.unwrap();
-    // And now nothing: it ends.
-    assert!(within(client.read(&mut [0])).await.is_err());
-    proxy
-        .shows("outgate_tunnels_closed_total{end=\"idle_timeout\"} 1")
-        .await;
+        // And now nothing: it ends.
+        for side in [sender, receiver] {
+            assert!(within(side.read(&mut [0])).await.is_err(), "{by_client}");
+        }
+        proxy
+            .shows("outgate_tunnels_closed_total{end=\"idle_timeout\"} 1")
+            .await;
+    }
 }
 
 #[tokio::test]
