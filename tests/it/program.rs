@@ -1,6 +1,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 // One line a request, and what is on it.
@@ -45,7 +47,7 @@ fn output(variables: &[(&str, &str)], arguments: &[&str]) -> Output {
 /// A gateway started as a user would; killed when the test ends.
 struct Running {
     process: Child,
-    lines: BufReader<Box<dyn Read>>,
+    lines: Lines,
     /// What was logged before it listened.
     before: Vec<serde_json::Value>,
     proxy: SocketAddr,
@@ -64,11 +66,10 @@ impl Running {
             .env("OUTGATE_INSPECT_LISTEN", "off")
             .env("OUTGATE_LOG_FORMAT", "json");
         let mut process = command.spawn().unwrap();
-        let stdout: Box<dyn Read> = Box::new(process.stdout.take().unwrap());
-        let mut lines = BufReader::new(stdout);
+        let mut lines = Lines(process.stdout.take().map(BufReader::new));
         let mut before = Vec::new();
         let mut address_of = |listener| loop {
-            let line = next_line(&mut lines);
+            let line = lines.next().expect("the gateway has ended");
             if line["message"] == "listening" && line["listener"] == listener {
                 return line["address"].as_str().unwrap().parse().unwrap();
             }
@@ -92,7 +93,7 @@ impl Running {
     fn lines_to(&mut self, message: &str) -> Vec<serde_json::Value> {
         let mut lines = Vec::new();
         loop {
-            let line = next_line(&mut self.lines);
+            let line = self.lines.next().expect("the gateway has ended");
             let is_last = line["message"] == message;
             lines.push(line);
             if is_last {
@@ -104,10 +105,22 @@ impl Running {
     /// Stops the gateway, and gives what it had still to say.
     fn last_lines(mut self) -> Vec<serde_json::Value> {
         self.signal(rustix::process::Signal::TERM);
-        let lines = self.lines.by_ref().lines();
-        lines
-            .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
-            .collect()
+        self.lines.by_ref().collect()
+    }
+
+    /// Its exit code, once it has ended; it is waited for no longer than this.
+    fn exit_code(&mut self, patience: Duration) -> Option<i32> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(
+                Instant::now() < deadline,
+                "it has not ended in {patience:?}"
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
@@ -123,13 +136,30 @@ impl Drop for Running {
     }
 }
 
-fn next_line(lines: &mut impl BufRead) -> serde_json::Value {
-    let mut line = String::new();
-    assert!(
-        lines.read_line(&mut line).unwrap() > 0,
-        "the gateway has ended"
-    );
-    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+/// What the gateway writes, to its end; nothing is read before it is asked for, and nothing at all without a reader.
+struct Lines(Option<BufReader<ChildStdout>>);
+
+impl Iterator for Lines {
+    type Item = serde_json::Value;
+
+    /// Reads on a thread: a read has no timeout, and a gateway that writes nothing is not waited for without end.
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut reader = self.0.take()?;
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            let read = reader.read_line(&mut line).map(|_| line);
+            let _ = sender.send((reader, read));
+        });
+        let (reader, read) = receiver
+            .recv_timeout(PATIENCE)
+            .unwrap_or_else(|_| panic!("the gateway has written nothing for {PATIENCE:?}"));
+        self.0 = Some(reader);
+        let line = read.unwrap();
+        let parsed =
+            || serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        (!line.is_empty()).then(parsed)
+    }
 }
 
 #[test]
@@ -263,7 +293,14 @@ fn a_terminated_gateway_exits_0_and_says_what_was_cut() {
     running.signal(rustix::process::Signal::TERM);
     let line = running.line("drained");
     assert_eq!(line["tunnels_closed"], 0);
-    assert!(running.process.wait().unwrap().success());
+    assert_eq!(running.exit_code(PATIENCE), Some(0));
+}
+
+/// Gone without a word.
+fn reset(client: TcpStream) {
+    let no_time = Some(Duration::ZERO);
+    rustix::net::sockopt::set_socket_linger(&client, no_time).unwrap();
+    drop(client);
 }
 
 fn get(server: SocketAddr, path: &str) -> String {
@@ -295,6 +332,6 @@ fn wait_for(running: &Running, name: &str, is_so: impl Fn(u64) -> bool) {
             return;
         }
         assert!(Instant::now() < deadline, "{name}is {seen}");
-        std::thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
 }

@@ -5,7 +5,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use super::Running;
+use super::{Running, reset};
 use crate::docs::table;
 use crate::harness::vacant::Vacant;
 
@@ -363,9 +363,7 @@ fn the_line_of_a_client_that_has_reset_says_who_it_was() {
     let mut client = TcpStream::connect(gateway.proxy).unwrap();
     client.write_all(b"garbage\r\n\r\n").unwrap();
     let address = client.local_addr().unwrap();
-    let no_time = Some(std::time::Duration::ZERO);
-    rustix::net::sockopt::set_socket_linger(&client, no_time).unwrap();
-    drop(client);
+    reset(client);
     gateway.signal(rustix::process::Signal::CONT);
     let line = gateway.line("connection refused");
     assert_eq!(line["client.address"], "127.0.0.1", "{line}");

@@ -1,11 +1,11 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::{Running, metric, wait_for};
+use super::{Lines, Running, metric, wait_for};
 use crate::harness::vacant::Vacant;
 
 /// More lines than the queue and the pipe hold together, and more spans than their queue holds with
@@ -109,15 +109,7 @@ fn a_standard_output_that_nobody_reads_does_not_hold_up_the_end() {
     flood(gateway.proxy, FILLING, &Refused::usual());
     assert!(metric(&gateway, "outgate_log_lines_dropped_total ") > 0);
     gateway.signal(Signal::TERM);
-    let deadline = Instant::now() + SOON;
-    let status = loop {
-        if let Some(status) = gateway.process.try_wait().unwrap() {
-            break status;
-        }
-        assert!(Instant::now() < deadline, "it has not ended");
-        thread::sleep(Duration::from_millis(10));
-    };
-    assert_eq!(status.code(), Some(0));
+    assert_eq!(gateway.exit_code(SOON), Some(0));
 }
 
 #[test]
@@ -125,7 +117,7 @@ fn lines_for_a_standard_output_that_is_gone_are_counted() {
     const REQUESTS: usize = 2_000;
     // With a rule: of a policy that allows nothing, a line warns once it listens.
     let mut gateway = Running::start(&[("OUTGATE_ALLOW", "allowed.test")]);
-    gateway.lines = BufReader::new(Box::new(io::empty()));
+    gateway.lines = Lines(None);
     flood(gateway.proxy, REQUESTS, &Refused::usual());
     wait_for(&gateway, "outgate_log_lines_dropped_total ", |dropped| {
         dropped >= REQUESTS as u64
