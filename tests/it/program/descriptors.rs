@@ -10,24 +10,29 @@ use super::{PATIENCE, Running, get, metric, wait_for};
 const DENIED: &str = "CONNECT evil.test:443 HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// A gateway that may have so many descriptors and no more.
-fn start(descriptors: usize, variables: &[(&str, &str)]) -> Running {
+pub(super) fn start(descriptors: usize, variables: &[(&str, &str)]) -> Running {
+    start_under(&format!("ulimit -n {descriptors}"), variables)
+}
+
+/// A gateway under limits that a shell sets.
+fn start_under(limits: &str, variables: &[(&str, &str)]) -> Running {
     let mut command = Command::new("sh");
     let program = env!("CARGO_BIN_EXE_outgate");
     command
-        .args(["-c", &format!("ulimit -n {descriptors} && exec {program}")])
+        .args(["-c", &format!("{limits} && exec {program}")])
         .env_clear()
         .envs(variables.iter().copied())
         .stdout(Stdio::piped());
     Running::of(command)
 }
 
-fn connect(address: SocketAddr) -> TcpStream {
+pub(super) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 
-fn ask(address: SocketAddr, request: &str) -> String {
+pub(super) fn ask(address: SocketAddr, request: &str) -> String {
     try_ask(address, request).unwrap()
 }
 
@@ -61,6 +66,22 @@ fn the_limit_on_connections_comes_from_the_descriptors_and_is_logged() {
     assert!(served.starts_with("HTTP/1.1 403 "), "{served}");
     running.signal(rustix::process::Signal::INT);
     running.line("drained");
+}
+
+#[test]
+fn a_soft_limit_on_descriptors_is_raised_to_the_hard_one() {
+    let running = start_under("ulimit -Sn 256 && ulimit -Hn 400", &[]);
+    let limits = logged_before(&running, "limits");
+    assert_eq!(limits["descriptors"], 400);
+    assert_eq!(limits["max_connections"], 100);
+    assert_eq!(metric(&running, "outgate_connections_limit "), 100);
+    let process = Pid::from_child(&running.process);
+    let raised = Rlimit {
+        current: Some(400),
+        maximum: Some(400),
+    };
+    let in_force = prlimit(Some(process), Resource::Nofile, raised).unwrap();
+    assert_eq!(in_force, raised);
 }
 
 #[test]
@@ -194,11 +215,18 @@ fn a_gateway_without_descriptors_waits_longer_and_longer_and_serves_who_waited()
     prlimit(Some(process), Resource::Nofile, limit(0)).unwrap();
     let mut late = connect(running.proxy);
     late.write_all(DENIED.as_bytes()).unwrap();
-    // Each pause is twice the last: it does not spin.
+    // Each pause is twice the last, and lasts as long as it says: it does not spin.
+    let mut last = None;
     for pause in [5.0, 10.0, 20.0, 40.0, 80.0, 160.0] {
         let line = running.line("cannot accept");
         assert_eq!(line["pause_ms"], pause, "{line}");
         assert_eq!(line["level"], "WARN");
+        let now = time_of_day(&line);
+        if let Some((begun, pause)) = last.replace((now, pause)) {
+            let lasted = (now - begun).rem_euclid(DAY);
+            // The clock may be set right meanwhile, by less than this.
+            assert!(lasted > pause - 1.0, "{lasted} ms, not {pause}");
+        }
     }
     // Whoever is there already is served meanwhile.
     client.write_all(DENIED.as_bytes()).unwrap();
@@ -215,6 +243,21 @@ fn a_gateway_without_descriptors_waits_longer_and_longer_and_serves_who_waited()
     let mut answer = String::new();
     late.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    let health = get(running.admin, "/livez");
+    assert!(health.starts_with("HTTP/1.1 200 "), "{health}");
+}
+
+/// In milliseconds.
+const DAY: f64 = 86_400_000.0;
+
+/// When a line was written, in milliseconds of its day.
+fn time_of_day(line: &serde_json::Value) -> f64 {
+    let (_, time) = line["timestamp"].as_str().unwrap().split_once('T').unwrap();
+    let parts = time.trim_end_matches('Z').split(':');
+    let seconds = parts.fold(0.0, |before, part| {
+        before * 60.0 + part.parse::<f64>().unwrap()
+    });
+    seconds * 1000.0
 }
 
 #[test]
