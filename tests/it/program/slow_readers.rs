@@ -1,9 +1,9 @@
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use super::{Running, metric};
+use super::{Running, metric, wait_for};
 
 /// Clients that ask for a response without end and read nothing of it.
 const READERS: usize = 32;
@@ -13,49 +13,118 @@ const READERS: usize = 32;
 /// the allocator rounds up.
 const MOST_EACH: u64 = (3 * 408 + 64) * 1024;
 
-/// Sends for as long as anybody takes it.
-fn origin() -> u16 {
+/// Does the same on every connection.
+fn origin(serve: fn(TcpStream)) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            thread::spawn(move || {
-                let _ = stream.read(&mut [0; 1024]);
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
-                while stream.write_all(&[7; 256 * 1024]).is_ok() {}
-            });
+            let stream = stream.unwrap();
+            thread::spawn(move || serve(stream));
         }
     });
     port
 }
 
-#[test]
-fn a_client_that_reads_nothing_holds_a_bounded_amount_of_memory() {
-    let target = format!("127.0.0.1:{}", origin());
-    let gateway = Running::start(&[("OUTGATE_ALLOW", &target)]);
-    let ask = || {
-        let mut client = TcpStream::connect(gateway.proxy).unwrap();
-        rustix::net::sockopt::set_socket_recv_buffer_size(&client, 4096).unwrap();
-        write!(client, "GET http://{target}/ HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        client
-    };
+/// Sends for as long as anybody takes it.
+fn without_end(mut stream: TcpStream) {
+    let _ = stream.read(&mut [0; 1024]);
+    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+    while stream.write_all(&[7; 256 * 1024]).is_ok() {}
+}
+
+/// Answers every request with 64 KiB.
+fn pages(mut stream: TcpStream) {
+    let mut page = b"HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n".to_vec();
+    page.resize(page.len() + 65536, 7);
+    let requests = BufReader::new(stream.try_clone().unwrap());
+    // The last line of a head is empty.
+    for line in requests.lines().map_while(Result::ok) {
+        if line.is_empty() && stream.write_all(&page).is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits until no more comes from an origin, as nobody takes it; tells the resident memory then.
+fn at_rest(gateway: &Running, target: &str) -> u64 {
     let taken = format!(
         "outgate_copied_bytes_total{{direction=\"upstream_to_client\",kind=\"forward\",rule=\"{target}\"}} "
     );
-    let at_rest = || {
-        let mut before = 0;
-        // Some bytes have come, and in a while no more.
-        while before == 0 || metric(&gateway, &taken) != before {
-            before = metric(&gateway, &taken);
-            thread::sleep(Duration::from_millis(500));
-        }
-        metric(&gateway, "process_resident_memory_bytes ")
+    let mut before = 0;
+    // Some bytes have come, and in a while no more.
+    while before == 0 || metric(gateway, &taken) != before {
+        before = metric(gateway, &taken);
+        thread::sleep(Duration::from_millis(500));
+    }
+    metric(gateway, "process_resident_memory_bytes ")
+}
+
+/// A client of the gateway, with little room for what comes.
+fn narrow(gateway: &Running) -> TcpStream {
+    let client = TcpStream::connect(gateway.proxy).unwrap();
+    rustix::net::sockopt::set_socket_recv_buffer_size(&client, 4096).unwrap();
+    client
+}
+
+#[test]
+fn a_client_that_reads_nothing_holds_a_bounded_amount_of_memory() {
+    let target = format!("127.0.0.1:{}", origin(without_end));
+    let gateway = Running::start(&[("OUTGATE_ALLOW", &target)]);
+    let ask = || {
+        let mut client = narrow(&gateway);
+        write!(client, "GET http://{target}/ HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        client
     };
     let _first = ask();
-    let resident_before = at_rest();
+    let resident_before = at_rest(&gateway, &target);
     let _readers: Vec<_> = (0..READERS).map(|_| ask()).collect();
-    let resident = at_rest();
+    let resident = at_rest(&gateway, &target);
     let each = resident.saturating_sub(resident_before) / READERS as u64;
     assert!(each < MOST_EACH, "{each} bytes each");
+}
+
+#[test]
+fn a_client_that_asks_on_and_on_and_reads_nothing_holds_no_more_and_gives_it_back_in_time() {
+    const ACTIVE: &str = "outgate_connections_active{listener=\"proxy\"} ";
+    let target = format!("127.0.0.1:{}", origin(pages));
+    let gateway = Running::start(&[
+        ("OUTGATE_ALLOW", &*target),
+        // Longer than a busy machine takes for what is looked at before.
+        ("OUTGATE_RESPONSE_TIMEOUT", "15s"),
+    ]);
+    let requests = format!("GET http://{target}/ HTTP/1.1\r\nHost: x\r\n\r\n").repeat(100);
+    let flood = || {
+        let mut client = narrow(&gateway);
+        rustix::net::sockopt::set_socket_send_buffer_size(&client, 4096).unwrap();
+        client
+            .set_write_timeout(Some(Duration::from_secs(1)))
+            .unwrap();
+        let stalled = loop {
+            if let Err(stalled) = client.write_all(requests.as_bytes()) {
+                break stalled;
+            }
+        };
+        assert_eq!(stalled.kind(), ErrorKind::WouldBlock);
+        client
+    };
+    let first = flood();
+    let resident_before = at_rest(&gateway, &target);
+    let floods: Vec<_> = thread::scope(|scope| {
+        let floods: Vec<_> = (0..READERS).map(|_| scope.spawn(flood)).collect();
+        floods
+            .into_iter()
+            .map(|flood| flood.join().unwrap())
+            .collect()
+    });
+    let resident = at_rest(&gateway, &target);
+    let each = resident.saturating_sub(resident_before) / READERS as u64;
+    assert!(each < MOST_EACH, "{each} bytes each");
+    assert_eq!(
+        metric(&gateway, ACTIVE),
+        1 + READERS as u64,
+        "it took too long"
+    );
+    wait_for(&gateway, ACTIVE, |active| active == 0);
+    drop((first, floods));
 }
