@@ -4,6 +4,7 @@
 //! so a request is accounted for however its task ends: answered, refused, failed, panicked or
 //! cancelled. A record nobody gave an outcome is one whose client went away.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,7 +48,7 @@ pub struct AccessRecord {
     generation: u64,
     rule: Option<Arc<str>>,
     rule_metrics: Option<Arc<RuleMetrics>>,
-    would_deny: Option<Reason>,
+    would_deny: Option<Box<Denial>>,
     reason: Reason,
     status: Option<StatusCode>,
     detail: Option<Detail>,
@@ -147,7 +148,7 @@ impl AccessRecord {
         let rule_metrics = in_force.rule_metrics(permit.rule_id());
         self.generation = in_force.generation();
         self.rule = Some(Arc::clone(permit.rule()));
-        self.would_deny = permit.would_deny().map(Denial::reason);
+        self.would_deny = permit.would_deny().cloned().map(Box::new);
         self.rule_metrics = Some(rule_metrics);
     }
 
@@ -233,21 +234,19 @@ impl AccessRecord {
         self.detail = Some(detail);
     }
 
-    fn outcome(&self) -> Outcome {
-        match (self.reason, self.would_deny) {
-            (Reason::Ok, None) => Outcome::Allowed,
-            (Reason::Ok, Some(_)) => Outcome::WouldDeny,
-            (reason, _) if reason.is_denial() => Outcome::Denied,
-            _ => Outcome::Failed,
+    /// What is counted, and why. What would be denied is, whatever becomes of it: else a report would leave out what
+    /// cannot be reached now.
+    fn outcome(&self) -> (Outcome, Reason) {
+        match (self.reason, &self.would_deny) {
+            (reason, _) if reason.is_denial() => (Outcome::Denied, reason),
+            (_, Some(denial)) => (Outcome::WouldDeny, denial.reason()),
+            (Reason::Ok, None) => (Outcome::Allowed, Reason::Ok),
+            (reason, None) => (Outcome::Failed, reason),
         }
     }
 
     fn settle(&mut self) {
-        let outcome = self.outcome();
-        let reason = self
-            .would_deny
-            .filter(|_| self.reason == Reason::Ok)
-            .unwrap_or(self.reason);
+        let (outcome, reason) = self.outcome();
         match &self.rule_metrics {
             Some(rule) if outcome == Outcome::Allowed => rule.allowed(self.kind).inc(),
             _ => {
@@ -265,6 +264,15 @@ impl AccessRecord {
         if let Some(spans) = self.spans.take() {
             spans.end(self, outcome, reason);
         }
+    }
+
+    /// What the log says of an outcome that is not `ok`: the failure, where there is one.
+    fn told(&self) -> Option<&dyn fmt::Display> {
+        let denial = || Some(self.would_deny.as_deref()? as &dyn fmt::Display);
+        self.detail
+            .as_ref()
+            .map(|detail| detail as &dyn fmt::Display)
+            .or_else(denial)
     }
 
     fn write_line(&self, outcome: Outcome, reason: Reason) {
@@ -289,7 +297,7 @@ impl AccessRecord {
             dns_ms = self.dns.map(millis),
             connect_ms = self.connect.map(millis),
             trace_id = %self.trace_id,
-            detail = self.detail.as_ref().map(display),
+            detail = self.told().map(display),
             },
             "request"
         );

@@ -7,7 +7,7 @@ use hickory_resolver::Hosts;
 use tokio::sync::{Notify, mpsc};
 
 use crate::admin::{self, Admin, Answer};
-use crate::config::Config;
+use crate::config::{Config, Tracing};
 use crate::drain::{Drain, Drained, Drainer, Phase, Stop};
 use crate::enforced::Enforced;
 use crate::inspect::Inspector;
@@ -203,12 +203,22 @@ impl Gateway {
         drained
     }
 
-    /// Says where it listens: a port of 0 was chosen by the kernel.
+    /// Says what it does, and where it listens: a port of 0 was chosen by the kernel.
     fn announce(&self) {
+        let in_force = self.proxy.enforced().load();
+        let policy = in_force.policy();
+        let tracing = self.config.tracing.as_ref();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            rules = policy.rule_count(),
+            mode = policy.mode().label(),
+            collector = tracing.map(Tracing::collector),
+            "starting"
+        );
         for (listener, address) in self.listeners.addresses().unwrap_or_default() {
             tracing::info!(listener = listener.label(), %address, "listening");
         }
-        if self.proxy.enforced().load().policy().denies_all() {
+        if policy.denies_all() {
             tracing::warn!("no rule allows anything: every request will be denied");
         }
     }

@@ -80,6 +80,7 @@ impl Inspector {
     fn close(&self, id: &str) -> Response<Full<Bytes>> {
         match id.parse().ok().and_then(|id| self.tunnels.get(id)) {
             Some(tunnel) => {
+                tracing::info!(id, "tunnel closed over the inspector");
                 tunnel.end(End::Revoked);
                 text(StatusCode::ACCEPTED, "closing\n")
             }

@@ -80,6 +80,17 @@ pub enum Mode {
     Report,
 }
 
+impl Mode {
+    /// As it is configured and shown.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Report => "report",
+        }
+    }
+}
+
 /// Rules and address ranges, immutable once built.
 #[derive(Debug)]
 pub struct Policy {

@@ -208,7 +208,7 @@ impl Reason {
                 label: "host_not_allowed",
                 proxy_error: DENIED,
                 retry: Never,
-                advice: "No egress rule names this host. Ask the owners of the gateway to allow it.",
+                advice: "The egress policy does not allow this host. Ask the owners of the gateway to allow it.",
             },
             Self::PortNotAllowed => Row {
                 status: StatusCode::FORBIDDEN,

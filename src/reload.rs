@@ -17,8 +17,8 @@ use tokio::sync::Notify;
 
 use crate::config::{Config, Origin};
 use crate::metrics::Metrics;
-use crate::policy::Policy;
 use crate::policy::file::{FileError, MOST_BYTES, PolicyFile};
+use crate::policy::{Mode, Policy};
 use crate::proxy::Proxy;
 
 /// Two looks that agree, so that a file is not read while it is being written, take a second.
@@ -242,11 +242,12 @@ impl Reloader {
             Ok(Ok(Some(Applied {
                 digest,
                 rules,
+                mode,
                 revoked,
             }))) => {
                 self.source.digest = digest;
                 self.metrics.policy.reloaded.inc();
-                tracing::info!(rules, revoked, "policy reloaded");
+                tracing::info!(rules, mode = mode.label(), revoked, "policy reloaded");
             }
             Ok(Err(error)) => self.failed(&error),
             Err(error) => self.failed(&error),
@@ -265,6 +266,7 @@ impl Reloader {
 struct Applied {
     digest: Option<u64>,
     rules: usize,
+    mode: Mode,
     revoked: usize,
 }
 
@@ -277,6 +279,7 @@ fn apply(config: &Config, proxy: &Proxy, known: Option<u64>) -> Result<Option<Ap
     Ok(Some(Applied {
         digest: source.digest,
         rules: policy.rule_count(),
+        mode: policy.mode(),
         revoked: proxy.enforce(policy),
     }))
 }
@@ -292,7 +295,6 @@ async fn stamp(path: &Path) -> Option<Stamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Mode;
 
     #[test]
     fn the_mode_of_the_file_holds_unless_the_variable_is_set() {

@@ -155,6 +155,16 @@ impl Tracing {
         })
     }
 
+    /// The collector as it is shown: without the query, where some want a key.
+    #[must_use]
+    pub fn collector(&self) -> String {
+        let text = self.endpoint.to_string();
+        match text.split_once('?') {
+            Some((bare, _)) => format!("{bare}?{REDACTED}"),
+            None => text,
+        }
+    }
+
     /// Its values by the variables that state them; secrets are not among them.
     pub fn values(&self) -> Vec<(&'static str, String)> {
         let headers = self.headers.iter();
@@ -166,7 +176,7 @@ impl Tracing {
             .map(|(key, value)| format!("{key}={value}"))
             .collect();
         let mut values = vec![
-            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", shown(&self.endpoint)),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", self.collector()),
             (
                 "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
                 self.protocol.name().to_owned(),
@@ -204,15 +214,6 @@ impl Tracing {
             ));
         }
         values
-    }
-}
-
-/// A URL without its query, where some collectors want a key.
-fn shown(url: &Uri) -> String {
-    let text = url.to_string();
-    match text.split_once('?') {
-        Some((bare, _)) => format!("{bare}?{REDACTED}"),
-        None => text,
     }
 }
 

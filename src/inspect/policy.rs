@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Inspector, json};
 use crate::admin::apart;
-use crate::policy::{Action, Mode, Policy, Rule};
+use crate::policy::{Action, Policy, Rule};
 
 /// Answers with the policy in force, apart from the data path: it may be long.
 pub(super) async fn show(inspector: Arc<Inspector>) -> Response<Full<Bytes>> {
@@ -69,10 +69,7 @@ impl<'a> PolicyView<'a> {
         }
         Self {
             generation,
-            mode: match policy.mode() {
-                Mode::Enforce => "enforce",
-                Mode::Report => "report",
-            },
+            mode: policy.mode().label(),
             clients,
             rules: policy.rules().map(RuleView::of).collect(),
         }

@@ -30,6 +30,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Takes spans out of the queue and to the collector.
 pub(super) struct Export {
     exporter: SpanExporter,
+    /// What is exported to, as it is shown.
+    collector: String,
     scope: InstrumentationScope,
     spans: mpsc::Receiver<Ended>,
     batch: usize,
@@ -88,6 +90,7 @@ impl Export {
         let rejected = Arc::default();
         Ok(Self {
             exporter: collector::exporter(settings, &rejected)?,
+            collector: settings.collector(),
             scope: InstrumentationScope::builder("outgate")
                 .with_version(env!("CARGO_PKG_VERSION"))
                 .build(),
@@ -168,6 +171,7 @@ impl Export {
         // Only changes are told: a collector may be away for hours.
         if self.pause.is_none() {
             tracing::warn!(
+                collector = self.collector,
                 error,
                 "the collector takes no spans; they are dropped until it does"
             );

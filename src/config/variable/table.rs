@@ -145,8 +145,8 @@ pub const VARIABLES: &[Variable] = &[
         meaning: "Whether host rules bind, or only record what they would have denied",
         expected: "enforce or report",
         list: false,
-        read: |config, text| set(&mut config.mode, value::choice(&MODES, mode_name, text)),
-        show: |config| mode_name(config.mode).to_owned(),
+        read: |config, text| set(&mut config.mode, value::choice(&MODES, Mode::label, text)),
+        show: |config| config.mode.label().to_owned(),
     },
     Variable {
         name: "OUTGATE_CONNECT_TIMEOUT",
@@ -350,13 +350,6 @@ pub const VARIABLES: &[Variable] = &[
 fn set<T>(field: &mut T, read: Result<T, String>) -> Result<(), String> {
     *field = read?;
     Ok(())
-}
-
-fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Enforce => "enforce",
-        Mode::Report => "report",
-    }
 }
 
 fn flag(text: &str) -> Result<bool, String> {

@@ -1,7 +1,8 @@
 use std::io::Write;
 use std::net::TcpStream;
 
-use super::{Running, output};
+use super::{Running, metric, output};
+use crate::harness::vacant::Vacant;
 
 fn policy(text: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -59,15 +60,34 @@ fn report_mode_writes_what_it_would_have_denied_and_by_which_rule() {
         ("OUTGATE_DENY", "127.0.0.1"),
         ("OUTGATE_ALLOW_ADDRESSES", "127.0.0.0/8"),
     ]);
+    let started = running
+        .before
+        .iter()
+        .find(|line| line["message"] == "starting");
+    assert_eq!(started.unwrap()["mode"], "report");
     let origin = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let target = origin.local_addr().unwrap();
-    let mut client = TcpStream::connect(running.proxy).unwrap();
-    write!(client, "CONNECT {target} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    let line = running.line("request");
-    assert_eq!(line["result"], "would_deny", "{line}");
-    assert_eq!(line["reason"], "host_not_allowed");
-    assert_eq!(line["rule"], "127.0.0.1");
-    assert_eq!(line["http.response.status_code"], 200);
+    let vacant = Vacant::take();
+    // Also where nobody is there now: a report leaves out nothing.
+    for (target, status, detail) in [
+        (
+            origin.local_addr().unwrap(),
+            200,
+            "denied by rule `127.0.0.1`",
+        ),
+        (vacant.address(), 502, "refused"),
+    ] {
+        let mut client = TcpStream::connect(running.proxy).unwrap();
+        write!(client, "CONNECT {target} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let line = running.line("request");
+        assert_eq!(line["result"], "would_deny", "{line}");
+        assert_eq!(line["reason"], "host_not_allowed");
+        assert_eq!(line["rule"], "127.0.0.1");
+        assert_eq!(line["http.response.status_code"], status);
+        let told = line["detail"].as_str().unwrap();
+        assert!(told.contains(detail), "{told}");
+    }
+    let series = "outgate_requests_total{kind=\"connect\",reason=\"host_not_allowed\",result=\"would_deny\",rule=\"127.0.0.1\"} ";
+    assert_eq!(metric(&running, series), 2);
 }
 
 #[test]
@@ -99,7 +119,11 @@ fn a_hangup_reads_the_policy_file_at_once() {
     let mut running = Running::start(&[("OUTGATE_POLICY_FILE", path)]);
     std::fs::write(file.path(), "rules:\n  - { name: a, hosts: [a.example] }\n").unwrap();
     running.signal(rustix::process::Signal::HUP);
-    assert_eq!(running.line("policy reloaded")["rules"], 1);
+    let line = running.line("policy reloaded");
+    assert_eq!(
+        (&line["rules"], &line["mode"]),
+        (&1.into(), &"enforce".into())
+    );
     std::fs::write(file.path(), "rules:\n  - { name: a }\n").unwrap();
     running.signal(rustix::process::Signal::HUP);
     let line = running.line("policy not reloaded; the last one stays in force");
