@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 mod access_log;
 // Log lines and spans that nobody takes.
 mod backlog;
+// Few descriptors, and bulk in every tunnel.
+mod bulk;
 // Few descriptors, and many connections.
 mod descriptors;
 // Signals, under load.
@@ -305,6 +307,7 @@ fn reset(client: TcpStream) {
 
 fn get(server: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(server).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

@@ -48,8 +48,14 @@ fn pages(mut stream: TcpStream) {
 
 /// Waits until no more comes from an origin, as nobody takes it; tells the resident memory then.
 fn at_rest(gateway: &Running, target: &str) -> u64 {
+    nothing_moves(gateway, "forward", target);
+    metric(gateway, "process_resident_memory_bytes ")
+}
+
+/// Waits until no more comes from an origin, as nobody takes it.
+pub(super) fn nothing_moves(gateway: &Running, kind: &str, target: &str) {
     let taken = format!(
-        "outgate_copied_bytes_total{{direction=\"upstream_to_client\",kind=\"forward\",rule=\"{target}\"}} "
+        "outgate_copied_bytes_total{{direction=\"upstream_to_client\",kind=\"{kind}\",rule=\"{target}\"}} "
     );
     let mut before = 0;
     // Some bytes have come, and in a while no more.
@@ -57,7 +63,6 @@ fn at_rest(gateway: &Running, target: &str) -> u64 {
         before = metric(gateway, &taken);
         thread::sleep(Duration::from_millis(500));
     }
-    metric(gateway, "process_resident_memory_bytes ")
 }
 
 /// A client of the gateway, with little room for what comes.
