@@ -121,7 +121,11 @@ impl Tracing {
         let protocol = reader
             .get_otlp("PROTOCOL", "`grpc` or `http/protobuf`", protocol)
             .unwrap_or(Protocol::HttpProtobuf);
-        let defaults = Self::to(reader.endpoint(protocol)?);
+        let known = reader.problems.len();
+        let endpoint = reader.endpoint(protocol);
+        // A bad one stops the start: what else is wrong is told with it.
+        let is_bad = reader.problems.len() > known;
+        let defaults = Self::to(endpoint.or_else(|| is_bad.then(Uri::default))?);
         let resource = reader.resource();
         let sampler = reader.sampler();
         let max_queue_size = reader.count("OTEL_BSP_MAX_QUEUE_SIZE", defaults.max_queue_size);

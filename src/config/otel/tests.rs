@@ -238,3 +238,14 @@ fn every_bad_value_is_told_with_its_variable() {
     ];
     assert!(read(&ratio).unwrap_err()[0].starts_with("OTEL_TRACES_SAMPLER_ARG=\"2\""));
 }
+
+#[test]
+fn what_is_wrong_beside_a_bad_endpoint_is_told_with_it() {
+    let problems = read(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
+        ("OTEL_TRACES_SAMPLER", "sometimes"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "abc"),
+    ]);
+    let problems = problems.unwrap_err();
+    assert_eq!(problems.len(), 3, "{problems:?}");
+}
