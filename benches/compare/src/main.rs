@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::{JoinSet, LocalSet};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 
 mod bare;
 mod get;
@@ -48,6 +48,7 @@ async fn main() -> io::Result<()> {
         connections: argument(3).parse().expect("a number of connections"),
         seconds: argument(4).parse().expect("seconds"),
         size: argument(5).parse().unwrap_or(0),
+        paced: Rc::default(),
         units: Rc::default(),
     };
     match argument(0) {
@@ -70,8 +71,10 @@ struct Load {
     port: u16,
     connections: usize,
     seconds: f64,
-    /// Bytes of a response.
+    /// Bytes of a response, or bytes a second that each connection takes; 0 is as many as come.
     size: usize,
+    /// Connections that take no more than `size` bytes a second.
+    paced: Rc<Cell<usize>>,
     /// What was done by all connections.
     units: Rc<Cell<u64>>,
 }
@@ -103,6 +106,16 @@ impl Load {
         }
         println!("{} {}", self.units.get(), started.elapsed().as_secs_f64());
         Ok(())
+    }
+
+    /// Ticks for every chunk that a connection may take; those of all connections are spread evenly.
+    fn pace(&self) -> Interval {
+        let period = CHUNK as f64 / self.size as f64;
+        let place = self.paced.replace(self.paced.get() + 1) as f64 / self.connections as f64;
+        let first = Instant::now() + Duration::from_secs_f64(period * place);
+        let mut pace = interval_at(first, Duration::from_secs_f64(period));
+        pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        pace
     }
 
     fn done(&self, units: usize) {
@@ -165,10 +178,20 @@ async fn ping(load: Load) -> io::Result<()> {
 async fn down(load: Load) -> io::Result<()> {
     let mut tunnel = load.tunnel().await?;
     tunnel.write_all(b"D").await?;
+    let mut pace = (load.size > 0).then(|| load.pace());
     loop {
-        match sink::some(&tunnel, CHUNK).await? {
-            0 => return Err(io::Error::other("the tunnel has ended")),
-            read => load.done(read),
+        if let Some(pace) = &mut pace {
+            pace.tick().await;
+        }
+        let mut left = CHUNK;
+        while left > 0 {
+            match sink::some(&tunnel, left).await? {
+                0 => return Err(io::Error::other("the tunnel has ended")),
+                read => {
+                    load.done(read);
+                    left -= read;
+                }
+            }
         }
     }
 }
