@@ -1,6 +1,6 @@
 use tokio::io::AsyncWriteExt;
 
-use crate::harness::origin::{Origin, read_request};
+use crate::harness::origin::Origin;
 use crate::harness::watched::Watched;
 use crate::harness::{TestProxy, connect_head, field, read_to_end, send};
 
@@ -151,20 +151,9 @@ async fn what_a_client_calls_its_connection_does_not_reach_the_next() {
     assert!(seen.contains("hi"), "{seen}");
 }
 
-/// One connection's requests as the origin reads them; each is answered.
-async fn recording() -> Origin {
-    Origin::scripted(|mut stream, seen| async move {
-        while let Some(request) = read_request(&mut stream).await {
-            let _ = seen.send(request);
-            send(&mut stream, OK.as_bytes()).await;
-        }
-    })
-    .await
-}
-
 #[tokio::test]
 async fn bare_line_feeds_end_lines_here_and_reach_no_upstream_rfc9112_2_2() {
-    let mut origin = recording().await;
+    let mut origin = Origin::answering(OK).await;
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
     let port = origin.port();
     // To a parser that wants CRLF the second field would be part of the first.

@@ -6,9 +6,9 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RecordType;
 
 use super::{LOOPBACK, builder, two_hundred};
-use crate::harness::connect_head;
 use crate::harness::dns::{Answer, DnsServer};
 use crate::harness::origin::Origin;
+use crate::harness::{TestProxy, connect_head};
 
 /// Questions that one name comes to at most, however it goes on: the resolver's own limit.
 const MOST_ALIASES: usize = 8;
@@ -20,16 +20,27 @@ fn failed(reason: &str) -> String {
     )
 }
 
+/// Asks for a name, which fails with this status.
+async fn fails(proxy: &TestProxy, status: &str) {
+    let answer = proxy.ask(&connect_head("a.dns.test:443")).await;
+    is_failed(proxy, &answer, status).await;
+}
+
+/// An answer has this status, and its reason is counted.
+async fn is_failed(proxy: &TestProxy, answer: &str, status: &str) {
+    assert!(
+        answer.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+        "{answer}"
+    );
+    let (_, reason) = status.split_once(": ").unwrap();
+    proxy.shows(&failed(reason)).await;
+}
+
 #[tokio::test]
 async fn a_server_that_fails_is_told_from_a_name_that_does_not_exist() {
     let server = DnsServer::start(|_, _| Answer::Fails(ResponseCode::ServFail)).await;
     let proxy = builder(&server).start().await;
-    let answer = proxy.ask(&connect_head("a.dns.test:443")).await;
-    assert!(
-        answer.starts_with("HTTP/1.1 502 egress failed: dns_error\r\n"),
-        "{answer}"
-    );
-    proxy.shows(&failed("dns_error")).await;
+    fails(&proxy, "502 egress failed: dns_error").await;
 }
 
 #[tokio::test]
@@ -46,12 +57,7 @@ async fn an_answer_too_large_for_a_datagram_is_an_error_where_tcp_is_refused() {
     let mut server = DnsServer::start(|_, _| Answer::Truncated).await;
     let _refusing = server.refuse_tcp().await;
     let proxy = builder(&server).start().await;
-    let answer = proxy.ask(&connect_head("a.dns.test:443")).await;
-    assert!(
-        answer.starts_with("HTTP/1.1 502 egress failed: dns_error\r\n"),
-        "{answer}"
-    );
-    proxy.shows(&failed("dns_error")).await;
+    fails(&proxy, "502 egress failed: dns_error").await;
 }
 
 #[tokio::test]
@@ -77,12 +83,7 @@ async fn fails_in_time(server: &DnsServer, status: &str) {
     let answer = proxy.ask(&connect_head("a.dns.test:443")).await;
     // As much again for a machine that is busy.
     assert!(begun.elapsed() < 2 * TIMEOUT, "{:?}", begun.elapsed());
-    assert!(
-        answer.starts_with(&format!("HTTP/1.1 {status}\r\n")),
-        "{answer}"
-    );
-    let (_, reason) = status.split_once(": ").unwrap();
-    proxy.shows(&failed(reason)).await;
+    is_failed(&proxy, &answer, status).await;
 }
 
 #[tokio::test]
@@ -96,12 +97,7 @@ async fn aliases_that_go_round_in_circles_are_an_error() {
     })
     .await;
     let proxy = builder(&server).start().await;
-    let answer = proxy.ask(&connect_head("a.dns.test:443")).await;
-    assert!(
-        answer.starts_with("HTTP/1.1 502 egress failed: dns_not_found\r\n"),
-        "{answer}"
-    );
-    proxy.shows(&failed("dns_not_found")).await;
+    fails(&proxy, "502 egress failed: dns_not_found").await;
     for family in [RecordType::A, RecordType::AAAA] {
         let asked = server.asked(family);
         assert!((2..=MOST_ALIASES).contains(&asked), "{asked} questions");

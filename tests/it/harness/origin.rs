@@ -6,7 +6,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use super::{any_port, field, read_head, send, within};
+use super::{any_port, field, read_head, read_to_end, send, within};
 
 /// A server on loopback that records what it received.
 pub(crate) struct Origin {
@@ -22,6 +22,14 @@ impl Origin {
                 let _ = seen.send(request);
                 send(&mut stream, response.as_bytes()).await;
             }
+        })
+        .await
+    }
+
+    /// Says nothing, and takes what comes to its end for one request.
+    pub(crate) async fn reading_to_the_end() -> Self {
+        Self::scripted(|mut stream, seen| async move {
+            let _ = seen.send(read_to_end(&mut stream).await);
         })
         .await
     }

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::descriptors::{ask, start};
 use super::slow_readers::nothing_moves;
 use super::{PATIENCE, Running, get, metric};
+use crate::harness::{read_head, send};
 
 const DESCRIPTORS: usize = 1000;
 
@@ -66,12 +67,9 @@ async fn echo() -> SocketAddr {
 async fn tunnel(proxy: SocketAddr, head: &str, number: usize) -> TcpStream {
     let client = u8::try_from(number % CLIENTS).unwrap();
     let mut stream = narrow(client).connect(proxy).await.unwrap();
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(stream.read_u8().await.unwrap());
-    }
-    assert!(answer.starts_with(b"HTTP/1.1 200 "), "{answer:?}");
+    send(&mut stream, head.as_bytes()).await;
+    let answer = read_head(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     stream
 }
 

@@ -1,6 +1,6 @@
 use tokio::io::AsyncWriteExt;
 
-use super::{OK, recording};
+use super::OK;
 use crate::harness::origin::Origin;
 use crate::harness::{TestProxy, field, read_response, read_to_end, send};
 
@@ -33,10 +33,7 @@ async fn behind_the_largest_size_that_there_is_everything_is_content_without_an_
 /// Sends chunks with a request behind them, and closes its side if nothing else ends the content: neither a last chunk
 /// nor a second request reaches the upstream.
 async fn never_become_whole(chunks: &str, closes: bool) {
-    let mut origin = Origin::scripted(|mut stream, seen| async move {
-        let _ = seen.send(read_to_end(&mut stream).await);
-    })
-    .await;
+    let mut origin = Origin::reading_to_the_end().await;
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
     let mut client = proxy.connect().await;
     let port = origin.port();
@@ -65,7 +62,7 @@ async fn never_become_whole(chunks: &str, closes: bool) {
 
 #[tokio::test]
 async fn what_a_bare_line_feed_behind_the_last_chunk_leads_in_is_no_request() {
-    let mut origin = recording().await;
+    let mut origin = Origin::answering(OK).await;
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
     let mut client = proxy.connect().await;
     let port = origin.port();
@@ -89,7 +86,7 @@ async fn what_a_bare_line_feed_behind_the_last_chunk_leads_in_is_no_request() {
 #[tokio::test]
 async fn zeros_before_a_size_go_no_further_rfc9112_7_1() {
     for zeros in [15, 16, 17, 1000] {
-        let mut origin = recording().await;
+        let mut origin = Origin::answering(OK).await;
         let proxy = TestProxy::builder().allow("origin.test:*").start().await;
         let port = origin.port();
         let zeros = "0".repeat(zeros);
@@ -132,7 +129,7 @@ async fn a_length_beside_chunks_hides_no_request_whichever_comes_first_rfc9112_6
         "Transfer-Encoding: chunked\r\nContent-Length: 4",
         "Transfer-Encoding: chunked\r\nContent-Length: 400",
     ] {
-        let mut origin = recording().await;
+        let mut origin = Origin::answering(OK).await;
         let proxy = TestProxy::builder().allow("origin.test:*").start().await;
         let port = origin.port();
         let mut client = proxy.connect().await;
@@ -152,10 +149,7 @@ async fn a_length_beside_chunks_hides_no_request_whichever_comes_first_rfc9112_6
 
 #[tokio::test]
 async fn a_chunk_extension_without_end_is_cut_off() {
-    let mut origin = Origin::scripted(|mut stream, seen| async move {
-        let _ = seen.send(read_to_end(&mut stream).await);
-    })
-    .await;
+    let mut origin = Origin::reading_to_the_end().await;
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
     let mut client = proxy.connect().await;
     let port = origin.port();

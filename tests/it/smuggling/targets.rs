@@ -1,4 +1,4 @@
-use super::{NO_HEAD, OK, is_refused, recording};
+use super::{NO_HEAD, OK, is_refused};
 use crate::harness::origin::Origin;
 use crate::harness::watched::Watched;
 use crate::harness::{TestProxy, field};
@@ -33,7 +33,7 @@ async fn the_host_field_gets_nobody_past_the_target_rfc9112_3_2_2() {
         .await;
     assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
     watched.is_untouched_by(&proxy, "evil.test").await;
-    let mut origin = recording().await;
+    let mut origin = Origin::answering(OK).await;
     let port = origin.port();
     proxy
         .ask(&format!(
@@ -74,7 +74,7 @@ async fn a_host_field_that_would_end_its_line_is_refused_rfc9112_3_2() {
 
 #[tokio::test]
 async fn a_fragment_leaves_no_empty_target_rfc9112_3_2_1() {
-    let mut origin = recording().await;
+    let mut origin = Origin::answering(OK).await;
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
     let port = origin.port();
     for (end, target) in [("#/", "/"), ("?q#f", "/?q"), ("/a#f", "/a"), ("", "/")] {
