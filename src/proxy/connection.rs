@@ -149,8 +149,8 @@ pub(super) async fn serve(
         progress,
         held,
     };
-    if let Some(leave) = ending.conclude(&proxy, ended) {
-        leave.take(&proxy).await;
+    if let Some(closing) = ending.conclude(&proxy, ended) {
+        closing.finish(&proxy).await;
     }
 }
 
@@ -202,7 +202,7 @@ struct Ending {
 
 impl Ending {
     /// Starts the tunnel, or closes at once; what remains is to be said or waited for.
-    fn conclude(self, proxy: &Proxy, ended: Ended) -> Option<Leave> {
+    fn conclude(self, proxy: &Proxy, ended: Ended) -> Option<Closing> {
         let Self {
             socket,
             client,
@@ -251,7 +251,7 @@ impl Ending {
             // It has had its answers.
             (Ended::TimedOut, None) => return None,
         };
-        Some(Leave {
+        Some(Closing {
             socket,
             client,
             has_finished: progress.client_finished(),
@@ -262,7 +262,7 @@ impl Ending {
 }
 
 /// A connection that is closed once the client has its last answer.
-struct Leave {
+struct Closing {
     socket: TcpStream,
     client: SocketAddr,
     /// Whether the client has closed its side.
@@ -272,8 +272,8 @@ struct Leave {
     _held: Held,
 }
 
-impl Leave {
-    async fn take(self, proxy: &Proxy) {
+impl Closing {
+    async fn finish(self, proxy: &Proxy) {
         match &self.failure {
             Some(failure) => refuse(proxy, &self.socket, self.client, failure).await,
             None => linger(&self.socket, self.has_finished).await,
