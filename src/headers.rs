@@ -37,6 +37,8 @@ pub struct Hop {
     pub takes_trailers: bool,
     /// The content came in chunks: its length is not known in advance.
     pub chunked: bool,
+    /// The sender closes the connection behind this message (RFC 9112 §9.6).
+    pub closes: bool,
 }
 
 /// Removes every field that is meant for this connection only and returns what they said.
@@ -50,8 +52,10 @@ pub fn take_hop_by_hop(headers: &mut HeaderMap) -> Hop {
         takes_trailers: lists(headers, &TE, b"trailers"),
         upgrade: None,
         beyond_websocket: false,
+        closes: false,
     };
     if headers.contains_key(CONNECTION) {
+        hop.closes = lists(headers, &CONNECTION, b"close");
         if lists(headers, &CONNECTION, b"upgrade") && !protocols(headers).any(carries_requests) {
             hop.upgrade = headers.get(UPGRADE).cloned();
             hop.beyond_websocket =

@@ -36,12 +36,14 @@ use crate::tunnels::Tunnels;
 mod accept;
 pub(crate) mod admission;
 mod body;
+mod bulk;
 mod by_client;
 mod client;
 mod closing;
 mod connect;
 mod connection;
 mod driver;
+mod ending;
 mod exchange;
 mod forward;
 mod patience;
@@ -53,11 +55,12 @@ mod respond;
 mod revoke;
 mod tunnel;
 mod turns;
+mod upload;
 mod upstream;
 
 pub use accept::serve;
 use admission::Admission;
-use body::ResponseBody;
+use body::{Account, ResponseBody};
 pub use connect::Dialer;
 use connection::Connection;
 use forward::Answer;
@@ -225,16 +228,17 @@ async fn handle(
         .catch_unwind()
         .await
         .unwrap_or_else(|panic| Err(Failure::panicked(&*panic)));
-    let mut response = match answered {
-        Ok(answer) => answer.into_response(record, in_flight),
-        Err(failure) => refuse(&connection, failure, is_connect, record, in_flight),
-    };
     // From the first moment of the drain: at its end a client could be sending the next request while its idle
     // connection is closed.
-    if connection.drain.phase() >= Phase::Unready
-        && !response.status().is_informational()
-        && !is_connect
-    {
+    let is_leaving = connection.drain.phase() >= Phase::Unready;
+    let mut response = match answered {
+        Ok(answer) => {
+            let account = Account::new(record, in_flight);
+            answer.into_response(&connection, account, !is_leaving)
+        }
+        Err(failure) => refuse(&connection, failure, is_connect, record, in_flight),
+    };
+    if is_leaving && !response.status().is_informational() && !is_connect {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -293,7 +297,7 @@ fn refuse(
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     record.refused(failure.reason, failure.detail);
-    response.map(|content| ResponseBody::own(content, record, in_flight))
+    response.map(|content| ResponseBody::own(content, Account::new(record, in_flight)))
 }
 
 /// Sets what every socket of the data path has: small writes leave at once, dead peers are found.

@@ -39,7 +39,8 @@ fn nominated_and_connection_specific_fields_are_removed_rfc9110_7_6_1() {
             upgrade: None,
             beyond_websocket: false,
             takes_trailers: false,
-            chunked: true
+            chunked: true,
+            closes: true,
         }
     );
 }

@@ -1,25 +1,15 @@
-//! Content on its way through: streamed, counted, never collected.
+//! Content of a response on its way to the client: streamed, never collected.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::pool::Lease;
-use super::progress::{InFlight, Progress};
-use crate::access::{AccessRecord, Detail, Traffic};
-use crate::metrics::Direction;
-
-/// How long content is held back for an upstream that answers `Expect: 100-continue` neither way.
-///
-/// RFC 9110 §10.1.1 forbids waiting for ever; a second is what curl waits for as a client.
-const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+use super::progress::InFlight;
+use crate::access::{AccessRecord, Detail};
+use crate::reason::Reason;
 
 /// The content of a response to the client.
 ///
@@ -28,8 +18,8 @@ const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct ResponseBody {
     content: Content,
-    record: AccessRecord,
-    in_flight: InFlight,
+    /// None where it goes with the content elsewhere.
+    account: Option<Account>,
 }
 
 #[derive(Debug)]
@@ -37,6 +27,33 @@ enum Content {
     Own(Option<Bytes>),
     Upstream(Lease),
     Broken(Option<BrokenOff>),
+    Elsewhere(u64),
+}
+
+/// The account of a request that is being answered.
+#[derive(Debug)]
+pub(crate) struct Account {
+    record: AccessRecord,
+    in_flight: InFlight,
+}
+
+impl Account {
+    pub(crate) fn new(record: AccessRecord, in_flight: InFlight) -> Self {
+        in_flight.answering();
+        Self { record, in_flight }
+    }
+
+    /// Notes why the content broke off.
+    pub(crate) fn broke_off(&mut self, reason: Reason, detail: Detail) {
+        self.record.failed(reason, detail);
+    }
+
+    /// Notes that content from an upstream is given up because it stands still, if that is why.
+    pub(crate) fn note_stall(&mut self) {
+        if let Some(reason) = self.in_flight.stalled() {
+            self.broke_off(reason, "content has not moved for too long".into());
+        }
+    }
 }
 
 /// The response cannot be gone on with; why stands in its account.
@@ -46,32 +63,35 @@ pub(crate) struct BrokenOff;
 
 impl ResponseBody {
     /// Content of the gateway's own.
-    pub(crate) fn own(bytes: Bytes, record: AccessRecord, in_flight: InFlight) -> Self {
-        in_flight.answering();
+    pub(crate) fn own(bytes: Bytes, account: Account) -> Self {
         let bytes = Some(bytes).filter(|bytes| !bytes.is_empty());
         Self {
             content: Content::Own(bytes),
-            record,
-            in_flight,
+            account: Some(account),
         }
     }
 
     /// Content that streams from the upstream.
-    pub(crate) fn upstream(lease: Lease, record: AccessRecord, in_flight: InFlight) -> Self {
-        in_flight.answering();
+    pub(crate) fn upstream(lease: Lease, account: Account) -> Self {
         Self {
             content: Content::Upstream(lease),
-            record,
-            in_flight,
+            account: Some(account),
+        }
+    }
+
+    /// So much that hyper waits for in vain: once it has written the head, the content goes past it.
+    pub(crate) fn elsewhere(length: u64) -> Self {
+        Self {
+            content: Content::Elsewhere(length),
+            account: None,
         }
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        if let (Content::Upstream(_), Some(reason)) = (&self.content, self.in_flight.stalled()) {
-            self.record
-                .failed(reason, "content has not moved for too long".into());
+        if let (Content::Upstream(_), Some(account)) = (&self.content, &mut self.account) {
+            account.note_stall();
         }
     }
 }
@@ -87,20 +107,25 @@ impl Body for ResponseBody {
         let this = &mut *self;
         match &mut this.content {
             Content::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Upstream(lease) => match std::task::ready!(lease.poll_frame(cx)) {
-                Some(Err(error)) => {
-                    let reason = super::exchange::classify(&error);
-                    this.record.failed(reason, Detail::Response(error));
-                    this.content = Content::Broken(Some(BrokenOff));
-                    // hyper drops what it holds when the content fails, so it gets a turn to
-                    // send that first.
-                    cx.waker().wake_by_ref();
-                    Poll::Pending
+            Content::Upstream(lease) => {
+                match ready!(poll_in_turn(lease, this.account.as_ref(), cx)) {
+                    Some(Err(error)) => {
+                        if let Some(account) = &mut this.account {
+                            let reason = super::exchange::classify(&error);
+                            account.broke_off(reason, Detail::Response(error));
+                        }
+                        this.content = Content::Broken(Some(BrokenOff));
+                        // hyper drops what it holds when the content fails, so it gets a turn to
+                        // send that first.
+                        cx.waker().wake_by_ref();
+                        Poll::Pending
+                    }
+                    Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+                    None => Poll::Ready(None),
                 }
-                Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
-                None => Poll::Ready(None),
-            },
+            }
             Content::Broken(error) => Poll::Ready(error.take().map(Err)),
+            Content::Elsewhere(_) => Poll::Pending,
         }
     }
 
@@ -108,7 +133,7 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Own(bytes) => bytes.is_none(),
             Content::Upstream(lease) => lease.is_end_stream(),
-            Content::Broken(_) => false,
+            Content::Broken(_) | Content::Elsewhere(_) => false,
         }
     }
 
@@ -119,230 +144,19 @@ impl Body for ResponseBody {
             }
             Content::Upstream(lease) => lease.size_hint(),
             Content::Broken(_) => SizeHint::default(),
+            Content::Elsewhere(length) => SizeHint::with_exact(*length),
         }
     }
 }
 
-/// The content of a request to the upstream.
-///
-/// hyper tells a client that expects `100 (Continue)` to go on when its content is first asked
-/// for, so it is not asked for before the upstream wants it (RFC 9110 §10.1.1).
-#[derive(Debug)]
-pub(crate) struct RequestBody {
-    incoming: Option<Incoming>,
-    traffic: Arc<Traffic>,
-    /// The connection the content comes from; none for a request without any.
-    upload: Option<Arc<Progress>>,
-    gate: Option<Gate>,
-}
-
-impl RequestBody {
-    /// No content: a request that can be sent again.
-    pub(crate) fn empty(traffic: Arc<Traffic>) -> Self {
-        Self {
-            incoming: None,
-            traffic,
-            upload: None,
-            gate: None,
-        }
-    }
-
-    /// Content that streams from the client.
-    pub(crate) fn streaming(
-        incoming: Incoming,
-        traffic: Arc<Traffic>,
-        progress: &Arc<Progress>,
-    ) -> Self {
-        progress.upload_begun();
-        let upload = Some(Arc::clone(progress));
-        Self {
-            incoming: Some(incoming),
-            traffic,
-            upload,
-            gate: None,
-        }
-    }
-
-    /// Whether there is nothing to send, so that the request can be made again.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.incoming.is_none()
-    }
-
-    /// Holds the content back until the returned handle opens, or patience runs out.
-    pub(crate) fn hold_back(&mut self) -> Arc<Continue> {
-        let open = Arc::new(Continue::default());
-        self.gate = Some(Gate {
-            open: Arc::clone(&open),
-            patience: Box::pin(tokio::time::sleep(CONTINUE_PATIENCE)),
-        });
-        open
-    }
-
-    fn end_upload(&mut self) {
-        if let Some(progress) = self.upload.take() {
-            progress.upload_ended();
-        }
-    }
-
-    /// The counts this content adds to.
-    pub(crate) fn traffic(&self) -> Arc<Traffic> {
-        Arc::clone(&self.traffic)
-    }
-}
-
-impl Drop for RequestBody {
-    fn drop(&mut self) {
-        self.end_upload();
-    }
-}
-
-/// Why the content of a request did not become whole.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum UploadError {
-    /// Its framing is broken.
-    #[error(transparent)]
-    Framing(#[from] hyper::Error),
-    /// The client closed its side before the end.
-    #[error("the client closed its side before the end of its content")]
-    CutShort,
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = UploadError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        let this = &mut *self;
-        if let Some(gate) = &mut this.gate {
-            std::task::ready!(gate.poll_open(cx));
-            this.gate = None;
-        }
-        let Some(incoming) = &mut this.incoming else {
-            return Poll::Ready(None);
-        };
-        let polled = poll_content(incoming, this.upload.as_deref(), cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            this.traffic.count(Direction::ClientToUpstream, data.len());
-        }
-        if matches!(polled, Poll::Ready(None)) || incoming.is_end_stream() {
-            this.end_upload();
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
-    }
-}
-
-/// Asks for more content; there is none from a client that has closed its side.
-fn poll_content<C>(
-    content: &mut C,
-    upload: Option<&Progress>,
+/// What the upstream has sent, as long as the client's turn lasts: what was read is written within it.
+fn poll_in_turn(
+    lease: &mut Lease,
+    account: Option<&Account>,
     cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<Bytes>, UploadError>>>
-where
-    C: Body<Data = Bytes> + Unpin,
-    UploadError: From<C::Error>,
-{
-    let mut polled = Pin::new(&mut *content).poll_frame(cx);
-    let Some(progress) = upload else {
-        return polled.map_err(UploadError::from);
-    };
-    progress.wants_content(polled.is_pending());
-    if polled.is_pending() {
-        progress.await_end(cx.waker());
-        if progress.client_finished() {
-            // All that was read has been handed on by now, if not when it was asked for first.
-            polled = Pin::new(content).poll_frame(cx);
-            if polled.is_pending() {
-                return Poll::Ready(Some(Err(UploadError::CutShort)));
-            }
-            progress.wants_content(false);
-        }
+) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    if let Some(account) = account {
+        ready!(account.in_flight.poll_allowance(cx));
     }
-    polled.map_err(UploadError::from)
-}
-
-/// Opens when the upstream says `100 (Continue)`.
-#[derive(Debug, Default)]
-pub(crate) struct Continue {
-    said: AtomicBool,
-    waker: AtomicWaker,
-}
-
-impl Continue {
-    pub(crate) fn say(&self) {
-        self.said.store(true, Ordering::Release);
-        self.waker.wake();
-    }
-}
-
-#[derive(Debug)]
-struct Gate {
-    open: Arc<Continue>,
-    patience: Pin<Box<tokio::time::Sleep>>,
-}
-
-impl Gate {
-    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.open.waker.register(cx.waker());
-        if self.open.said.load(Ordering::Acquire) {
-            return Poll::Ready(());
-        }
-        self.patience.as_mut().poll(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::task::Waker;
-
-    use super::*;
-
-    /// Content whose last piece comes, with the client's end behind it, right after it was asked for.
-    struct Late<'a>(&'a Progress, Option<Bytes>);
-
-    impl Body for Late<'_> {
-        type Data = Bytes;
-        type Error = hyper::Error;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _cx: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-            if self.0.client_finished() {
-                return self.1.take().map_or(Poll::Pending, |last| {
-                    Poll::Ready(Some(Ok(Frame::data(last))))
-                });
-            }
-            self.0.read(b"");
-            Poll::Pending
-        }
-    }
-
-    #[test]
-    fn what_came_before_the_client_closed_its_side_is_not_cut_off() {
-        let progress = Progress::new();
-        let mut content = Late(&progress, Some(Bytes::from_static(b"last")));
-        let cx = &mut Context::from_waker(Waker::noop());
-        let last = poll_content(&mut content, Some(&progress), cx);
-        assert!(matches!(last, Poll::Ready(Some(Ok(frame))) if frame.is_data()));
-        assert!(!progress.awaits_content());
-        let none = poll_content(&mut content, Some(&progress), cx);
-        let cut = Poll::Ready(Some(Err::<(), _>(UploadError::CutShort.to_string())));
-        let none = none.map(|none| none.map(|frame| frame.map(drop).map_err(|e| e.to_string())));
-        assert_eq!(none, cut);
-    }
+    lease.poll_frame(cx)
 }

@@ -9,26 +9,23 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::Service;
-use hyper_util::rt::TokioIo;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::admission::Admitted;
 use super::body::ResponseBody;
-use super::client::ClientStream;
-use super::closing::{linger, refuse, refuse_silently};
+use super::bulk::Bulk;
+use super::by_client::Slot;
 use super::driver::{Driver, Ended};
+use super::ending::Ending;
 use super::progress::{Progress, Waiting};
-use super::relay::ResetByPanic;
+use super::relay::{ResetByPanic, Shared};
 use super::respond::Failure;
 use super::tunnel::Takeover;
-use super::turns::Place;
-use super::upstream::most_buffered;
-use super::{Proxy, handle, relay};
+use super::{Proxy, handle};
 use crate::access::AccessRecord;
-use crate::drain::Drain;
+use crate::drain::{Drain, Phase};
 use crate::metrics::ActiveGuard;
 use crate::policy::{Access, Permit};
 use crate::reason::Reason;
@@ -45,7 +42,14 @@ pub(crate) struct Connection {
     pub(super) client: SocketAddr,
     pub(super) progress: Arc<Progress>,
     pub(super) drain: Drain,
-    takeover: OnceLock<Takeover>,
+    next: OnceLock<Next>,
+}
+
+/// What takes over when HTTP comes to its end, or to a pause.
+#[derive(Debug)]
+enum Next {
+    Tunnel(Box<Takeover>),
+    Content(Box<Bulk>),
 }
 
 impl Connection {
@@ -92,7 +96,19 @@ impl Connection {
     /// Leaves the connected upstream for when the client has its answer.
     pub(super) fn hand_over(&self, takeover: Takeover) {
         // Only the last request of a connection can be one that ends HTTP on it.
-        let _ = self.takeover.set(takeover);
+        let _ = self.next.set(Next::Tunnel(Box::new(takeover)));
+    }
+
+    /// Leaves content for when the client has the head of the response.
+    pub(super) fn pass_on(&self, bulk: Bulk) {
+        self.progress.bulk_is_next();
+        // Requests that came with this one are answered when HTTP goes on.
+        let _ = self.next.set(Next::Content(Box::new(bulk)));
+    }
+
+    /// Where turns of the client are counted.
+    pub(super) fn slot(&self) -> Slot {
+        self.proxy.turns.slot(self.client.ip())
     }
 }
 
@@ -106,37 +122,10 @@ pub(super) async fn serve(
 ) {
     proxy.pool.make_room();
     let progress = Arc::new(Progress::new());
-    let connection = Arc::new(Connection {
-        proxy: Arc::clone(&proxy),
-        client,
-        progress: Arc::clone(&progress),
-        drain: drain.clone(),
-        takeover: OnceLock::new(),
-    });
     let socket = Arc::new(socket);
-    let stream = ClientStream::new(Arc::clone(&socket), Arc::clone(&progress));
-    let http = http1::Builder::new()
-        .max_header_size(proxy.config.max_header_bytes)
-        .max_buf_size(most_buffered(&proxy.config))
-        // The timeouts are kept here: hyper's would not be answered.
-        .header_read_timeout(None)
-        .serve_connection(TokioIo::new(stream), Requests(Arc::clone(&connection)));
     let by_panic = ResetByPanic(&socket);
-    let place = Place::new(&proxy.turns, proxy.turns.slot(client.ip()));
-    let mut driver = Driver::new(http, &socket, &progress, place);
-    let ended = tokio::select! {
-        // First: a request that came before a reset is one all the same.
-        biased;
-        ended = driver.run(drain) => ended,
-        ended = timed_out(&proxy, &progress) => ended,
-        _failed = socket.ready(Interest::ERROR) => Ended::Gone,
-    };
-    let parts = driver.into_parts();
+    let (ended, read, takeover) = converse(&proxy, client, &progress, &socket, &drain).await;
     drop(by_panic);
-    drop(parts.service);
-    let takeover =
-        Arc::into_inner(connection).and_then(|connection| connection.takeover.into_inner());
-    drop(parts.io);
     // Nobody else has it any more.
     let Some(socket) = Arc::into_inner(socket) else {
         return;
@@ -144,7 +133,7 @@ pub(super) async fn serve(
     let ending = Ending {
         socket,
         client,
-        read: parts.read_buf,
+        read,
         takeover,
         progress,
         held,
@@ -154,8 +143,95 @@ pub(super) async fn serve(
     }
 }
 
+/// Speaks HTTP to its end, which comes with bytes that were read behind it and with what takes over. Large content goes past
+/// hyper, and HTTP begins again behind that.
+async fn converse(
+    proxy: &Arc<Proxy>,
+    client: SocketAddr,
+    progress: &Arc<Progress>,
+    socket: &Arc<TcpStream>,
+    drain: &Drain,
+) -> (Ended, Bytes, Option<Takeover>) {
+    let mut unread = Bytes::new();
+    loop {
+        let connection = Arc::new(Connection {
+            proxy: Arc::clone(proxy),
+            client,
+            progress: Arc::clone(progress),
+            drain: drain.clone(),
+            next: OnceLock::new(),
+        });
+        let mut driver = Driver::new(&connection, socket, unread);
+        let ended = tokio::select! {
+            // First: a request that came before a reset is one all the same.
+            biased;
+            ended = driver.run(drain.clone()) => ended,
+            ended = timed_out(proxy, progress) => ended,
+            _failed = socket.ready(Interest::ERROR) => Ended::Gone,
+        };
+        unread = driver.into_unread();
+        let next = Arc::into_inner(connection).and_then(|connection| connection.next.into_inner());
+        let content = match next {
+            None => return (ended, unread, None),
+            Some(Next::Tunnel(takeover)) => return (ended, unread, Some(*takeover)),
+            Some(Next::Content(content)) => content,
+        };
+        if !matches!(ended, Ended::Interrupted) {
+            content.give_up();
+            return (ended, unread, None);
+        }
+        // Apart: few connections need its room.
+        let passed = Box::pin(pass(
+            content,
+            proxy,
+            client,
+            progress,
+            socket,
+            drain.clone(),
+        ))
+        .await;
+        if let Err(ended) = passed {
+            return (ended, unread, None);
+        }
+    }
+}
+
+/// Passes content on to the client.
+async fn pass(
+    mut content: Box<Bulk>,
+    proxy: &Proxy,
+    client: SocketAddr,
+    progress: &Progress,
+    socket: &TcpStream,
+    mut drain: Drain,
+) -> Result<(), Ended> {
+    let shared = Shared {
+        pipes: Arc::clone(&proxy.pipes),
+        turns: Arc::clone(&proxy.turns),
+        client: proxy.turns.slot(client.ip()),
+    };
+    tokio::select! {
+        biased;
+        passed = content.pass(socket, progress, &shared) => passed.map_err(|_| Ended::Gone)?,
+        ended = timed_out(proxy, progress) => {
+            content.give_up();
+            return Err(ended);
+        }
+        _failed = socket.ready(Interest::ERROR) => return Err(Ended::Gone),
+        () = drain.reaches(Phase::Over) => return Err(Ended::Gone),
+    }
+    content.finish(&proxy.config).await;
+    Ok(())
+}
+
 /// The requests of one connection, as hyper hands them over.
 pub(super) struct Requests(Arc<Connection>);
+
+impl Requests {
+    pub(super) fn of(connection: &Arc<Connection>) -> Self {
+        Self(Arc::clone(connection))
+    }
+}
 
 impl Service<Request<Incoming>> for Requests {
     type Response = Response<ResponseBody>;
@@ -185,98 +261,6 @@ impl Held {
         Self {
             _counted: counted,
             _admitted: admitted,
-        }
-    }
-}
-
-/// A connection on which HTTP has ended.
-struct Ending {
-    socket: TcpStream,
-    client: SocketAddr,
-    /// Bytes behind the last head.
-    read: Bytes,
-    takeover: Option<Takeover>,
-    progress: Arc<Progress>,
-    held: Held,
-}
-
-impl Ending {
-    /// Starts the tunnel, or closes at once; what remains is to be said or waited for.
-    fn conclude(self, proxy: &Proxy, ended: Ended) -> Option<Closing> {
-        let Self {
-            socket,
-            client,
-            read,
-            takeover,
-            progress,
-            held,
-        } = self;
-        if let (Ended::Refused(failure) | Ended::RefusedSilently(failure), None) =
-            (&ended, &takeover)
-        {
-            proxy.metrics.count_rejected(failure.reason);
-        }
-        let failure = match (ended, takeover) {
-            (Ended::Done, Some(takeover)) => {
-                takeover.start(proxy, socket, read, held);
-                return None;
-            }
-            // The answer is not out: what follows it would be garbled, and what was sent of it must not
-            // look whole.
-            (_, Some(_)) | (Ended::Stalled, None) => {
-                relay::reset(&socket);
-                return None;
-            }
-            (Ended::Done, None) => None,
-            (Ended::Refused(failure), None) if progress.is_flushed() => Some(failure),
-            (Ended::Refused(failure), None) => {
-                // It would be garbled, for whoever is not even reading the last answer.
-                refuse_silently(proxy, client, &failure);
-                relay::reset(&socket);
-                return None;
-            }
-            (Ended::RefusedSilently(failure), None) => {
-                refuse_silently(proxy, client, &failure);
-                if progress.close_would_deceive() {
-                    relay::reset(&socket);
-                }
-                return None;
-            }
-            (Ended::Gone, None) => {
-                if progress.close_would_deceive() {
-                    relay::reset(&socket);
-                }
-                return None;
-            }
-            // It has had its answers.
-            (Ended::TimedOut, None) => return None,
-        };
-        Some(Closing {
-            socket,
-            client,
-            has_finished: progress.client_finished(),
-            failure,
-            _held: held,
-        })
-    }
-}
-
-/// A connection that is closed once the client has its last answer.
-struct Closing {
-    socket: TcpStream,
-    client: SocketAddr,
-    /// Whether the client has closed its side.
-    has_finished: bool,
-    /// What is still to be told.
-    failure: Option<Failure>,
-    _held: Held,
-}
-
-impl Closing {
-    async fn finish(self, proxy: &Proxy) {
-        match &self.failure {
-            Some(failure) => refuse(proxy, &self.socket, self.client, failure).await,
-            None => linger(&self.socket, self.has_finished).await,
         }
     }
 }

@@ -2,20 +2,23 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
-use hyper::server::conn::http1::{Connection, Parts};
+use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::client::ClientStream;
-use super::connection::Requests;
+use super::connection::{Connection, Requests};
 use super::progress::{Progress, Waiting};
 use super::respond::Failure;
 use super::turns::Place;
+use super::upstream::most_buffered;
 use crate::access::Detail;
 use crate::drain::{Drain, Phase};
 use crate::reason::Reason;
@@ -23,7 +26,7 @@ use crate::reason::Reason;
 /// How long a connection accepted before the drain may take to send its first request.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
-type Http = Connection<TokioIo<ClientStream>, Requests>;
+type Http = http1::Connection<TokioIo<ClientStream>, Requests>;
 
 /// HTTP on one connection.
 pub(super) struct Driver<'a> {
@@ -34,17 +37,27 @@ pub(super) struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
+    /// Speaks HTTP on a client's socket, from which `unread` was read before.
     pub(super) fn new(
-        http: Http,
-        socket: &'a TcpStream,
-        progress: &'a Progress,
-        place: Place<'a>,
+        connection: &'a Arc<Connection>,
+        socket: &'a Arc<TcpStream>,
+        unread: Bytes,
     ) -> Self {
+        let Connection {
+            proxy, progress, ..
+        } = &**connection;
+        let stream = ClientStream::new(Arc::clone(socket), Arc::clone(progress), unread);
+        let http = http1::Builder::new()
+            .max_header_size(proxy.config.max_header_bytes)
+            .max_buf_size(most_buffered(&proxy.config))
+            // The timeouts are kept here: hyper's would not be answered.
+            .header_read_timeout(None)
+            .serve_connection(TokioIo::new(stream), Requests::of(connection));
         Self {
             http,
             socket,
             progress,
-            place,
+            place: Place::new(&proxy.turns, connection.slot()),
         }
     }
 
@@ -98,6 +111,9 @@ impl<'a> Driver<'a> {
             polled = self.http.poll_without_shutdown(cx);
         }
         self.place.end(self.progress.moved_since(begun));
+        if self.progress.takes_bulk() {
+            return Poll::Ready(Ended::Interrupted);
+        }
         let ended = Ended::of(ready!(polled), self.progress);
         if matches!(ended, Ended::Done) && !self.progress.is_flushed() {
             return Poll::Pending;
@@ -110,8 +126,10 @@ impl<'a> Driver<'a> {
         failed.now_or_never().is_some()
     }
 
-    pub(super) fn into_parts(self) -> Parts<TokioIo<ClientStream>, Requests> {
-        self.http.into_parts()
+    /// What was read behind the last request.
+    pub(super) fn into_unread(self) -> Bytes {
+        let parts = self.http.into_parts();
+        parts.io.into_inner().into_unread(parts.read_buf)
     }
 }
 
@@ -120,6 +138,8 @@ impl<'a> Driver<'a> {
 pub(super) enum Ended {
     /// Regularly, with all answers on their way: closed, or handed over to a tunnel.
     Done,
+    /// Large content is next, which hyper does not write. HTTP goes on behind it.
+    Interrupted,
     /// Without a whole request, and the client is to be told why.
     Refused(Failure),
     /// The same, but it is told nothing: it has said nothing, or hyper may have told it already.

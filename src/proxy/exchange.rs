@@ -8,9 +8,9 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::body::RequestBody;
 use super::connection::Connection;
 use super::respond::Failure;
+use super::upload::RequestBody;
 use super::upstream::{ExchangeError, Upstream};
 use crate::access::{AccessRecord, Detail};
 use crate::metrics::ActiveGuard;
@@ -25,6 +25,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) permit: &'a Permit,
     /// The path of a request that asks for another protocol.
     pub(crate) switching: Option<Box<str>>,
+    /// Whether the request has no content, and the client's connection goes on to the next one.
+    pub(crate) is_plain: bool,
 }
 
 impl Exchange<'_> {

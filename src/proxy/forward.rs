@@ -8,13 +8,14 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
 
-use super::body::{RequestBody, ResponseBody};
+use super::body::{Account, ResponseBody};
+use super::bulk::Bulk;
 use super::connection::Connection;
 use super::exchange::{Exchange, failure};
 use super::pool::Lease;
-use super::progress::InFlight;
 use super::respond::Failure;
 use super::tunnel::Takeover;
+use super::upload::RequestBody;
 use super::upstream::Upstream;
 use crate::access::{AccessRecord, Traffic};
 use crate::headers::{self, Forwards, Hop};
@@ -32,17 +33,24 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
-    /// Ties the account of the request to the content of the response.
+    /// Ties the account of the request to the content of the response, which goes past hyper if there is much of it and
+    /// the connection goes on.
     pub(crate) fn into_response(
         self,
-        record: AccessRecord,
-        in_flight: InFlight,
+        connection: &Connection,
+        account: Account,
+        goes_on: bool,
     ) -> Response<ResponseBody> {
         match self {
-            Self::Upstream(response) => {
-                response.map(|lease| ResponseBody::upstream(lease, record, in_flight))
-            }
-            Self::Own(response) => response.map(|own| ResponseBody::own(own, record, in_flight)),
+            Self::Upstream(response) => response.map(|lease| match lease.into_source(goes_on) {
+                Ok(source) => {
+                    let length = source.length;
+                    connection.pass_on(Bulk::new(source, account));
+                    ResponseBody::elsewhere(length)
+                }
+                Err(lease) => ResponseBody::upstream(lease, account),
+            }),
+            Self::Own(response) => response.map(|own| ResponseBody::own(own, account)),
         }
     }
 }
@@ -65,13 +73,17 @@ pub(crate) async fn forward(
     let traffic = record
         .count_traffic()
         .ok_or_else(|| Failure::new(Reason::Internal, "a request without a rule"))?;
-    let (head, switching) = to_upstream(connection, head, &content, &target, asked, record)?;
+    let version = head.version;
+    let hop = headers::take_hop_by_hop(&mut head.headers);
+    let goes_on = version == Version::HTTP_11 && !hop.closes;
+    let (head, switching) = to_upstream(connection, head, hop, &content, &target, asked, record)?;
     let body = request_body(connection, content, &head, &traffic);
     let exchange = Exchange {
         connection,
         target: &target,
         permit: &permit,
         switching,
+        is_plain: goes_on && body.is_empty(),
     };
     let (response, upstream) = exchange.run(head, body, record).await?;
     exchange
@@ -153,13 +165,13 @@ fn reflected(head: &Parts) -> Vec<u8> {
 fn to_upstream(
     connection: &Connection,
     mut head: Parts,
+    mut hop: Hop,
     content: &Incoming,
     target: &Target,
     asked: Uri,
     record: &AccessRecord,
 ) -> Result<(Parts, Option<Box<str>>), Failure> {
     let version = head.version;
-    let mut hop = headers::take_hop_by_hop(&mut head.headers);
     if version < Version::HTTP_11
         || !content.is_end_stream()
         || (hop.beyond_websocket && !connection.may_tunnel_to(target, record))
@@ -212,6 +224,7 @@ impl Exchange<'_> {
         upstream.is_last |= headers::framing_is_doubled(&head.headers);
         let version = head.version;
         let hop = headers::take_hop_by_hop(&mut head.headers);
+        upstream.is_last |= hop.closes;
         headers::append_via(&mut head.headers, version, &self.connection.proxy.via);
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             // Apart: few requests need its room, and a future takes that from the start.
@@ -228,7 +241,10 @@ impl Exchange<'_> {
         head.version = Version::HTTP_11;
         let pool = &self.connection.proxy.pool;
         let uploading = self.connection.progress.is_uploading();
-        let lease = Lease::new(pool, self.target, upstream, content, traffic, uploading);
+        let mut lease = Lease::new(pool, self.target, upstream, content, traffic, uploading);
+        if self.is_plain && version == Version::HTTP_11 {
+            lease.may_leave_hyper();
+        }
         Ok(Answer::Upstream(Response::from_parts(head, lease)))
     }
 

@@ -15,13 +15,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use shelves::Shelves;
 
+use super::bulk::{self, Source};
 use super::upstream::Upstream;
 use crate::access::Traffic;
 use crate::metrics::{ActiveGuard, Direction, Metrics};
@@ -124,6 +125,8 @@ pub(crate) struct Lease {
     incoming: Incoming,
     upstream: Option<(Arc<Pool>, Target, Box<Upstream>)>,
     traffic: Arc<Traffic>,
+    /// The length of content that need not go through hyper.
+    bulk: Option<u64>,
     /// Tells an upload with a task of its own that nobody waits for the response any more.
     _answering: Option<oneshot::Sender<()>>,
 }
@@ -151,12 +154,55 @@ impl Lease {
             incoming,
             upstream,
             traffic,
+            bulk: None,
             _answering: answering,
         };
         if lease.incoming.is_end_stream() {
             lease.give_back(&mut Context::from_waker(Waker::noop()));
         }
         lease
+    }
+
+    /// Lets the content leave hyper's hands, if there is much of it: nothing but the content is to come from the client's
+    /// connection and from the upstream's before both go on to the next request.
+    pub(crate) fn may_leave_hyper(&mut self) {
+        self.bulk = self.incoming.size_hint().exact();
+        self.bulk = self.bulk.filter(|length| *length >= bulk::LEAST);
+    }
+
+    /// The content as a socket that has so much of it, where it may leave hyper's hands and the client's connection `goes_on`.
+    #[expect(
+        clippy::result_large_err,
+        reason = "either is moved once, to where it stays"
+    )]
+    pub(crate) fn into_source(mut self, goes_on: bool) -> Result<Source, Self> {
+        let Some(length) = self.bulk.filter(|_| goes_on) else {
+            return Err(self);
+        };
+        let Some((pool, target, upstream)) = self.upstream.take() else {
+            return Err(self);
+        };
+        let mut early = BytesMut::new();
+        // hyper has read no more than what the channel holds, and what it has not looked at.
+        let cx = &mut Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut self.incoming).poll_frame(cx) {
+            early.extend(frame.into_data());
+        }
+        let (socket, unread, mut loose) = upstream.into_loose();
+        early.extend_from_slice(&unread);
+        if early.len() as u64 > length {
+            // What nobody asked for must not become the next response.
+            early.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+            loose.is_last = true;
+        }
+        Ok(Source {
+            socket,
+            early: early.freeze(),
+            length,
+            traffic: self.traffic,
+            loose,
+            home: (pool, target),
+        })
     }
 
     pub(crate) fn poll_frame(

@@ -53,6 +53,8 @@ pub(crate) struct Progress {
     flushed: AtomicBool,
     /// Whether an answer of hyper's own was dropped.
     dropped_answer: AtomicBool,
+    /// Whether content is next that hyper does not write.
+    is_bulk_next: AtomicBool,
     /// Wakes the reader from whom the end of the client's data was held back.
     end_held_back: AtomicWaker,
     /// Wakes who waits for content, in whichever task, when the client has closed its side.
@@ -99,6 +101,7 @@ impl Progress {
             finished: AtomicBool::new(false),
             flushed: AtomicBool::new(true),
             dropped_answer: AtomicBool::new(false),
+            is_bulk_next: AtomicBool::new(false),
             end_held_back: AtomicWaker::new(),
             content_reader: AtomicWaker::new(),
         }
@@ -299,6 +302,19 @@ impl Progress {
         }
     }
 
+    /// Notes that content is next, behind what hyper is about to write.
+    pub(crate) fn bulk_is_next(&self) {
+        self.flushed.store(false, Ordering::Relaxed);
+        self.is_bulk_next.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is time for that content, as it is once.
+    pub(crate) fn takes_bulk(&self) -> bool {
+        self.is_bulk_next.load(Ordering::Relaxed)
+            && self.is_flushed()
+            && self.is_bulk_next.swap(false, Ordering::Relaxed)
+    }
+
     /// Notes that hyper answers by itself, which is dropped.
     pub(crate) fn drop_answer(&self) {
         self.dropped_answer.store(true, Ordering::Relaxed);
@@ -337,6 +353,11 @@ impl InFlight {
     /// The response begins.
     pub(crate) fn answering(&self) {
         self.0.answering.store(true, Ordering::Relaxed);
+    }
+
+    /// As `Progress::poll_allowance`.
+    pub(crate) fn poll_allowance(&self, cx: &Context<'_>) -> Poll<()> {
+        self.0.poll_allowance(cx)
     }
 
     /// Why content has not moved for too long, if so.

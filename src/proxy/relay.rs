@@ -100,6 +100,36 @@ pub(crate) async fn relay(
     end
 }
 
+/// Moves the `early` bytes and so many behind them from an upstream to a client, and closes neither.
+///
+/// `told` hears of what the client has taken, or that it takes nothing now.
+///
+/// # Errors
+/// The side that failed, or ended too early.
+pub(crate) async fn pass(
+    upstream: &TcpStream,
+    client: &TcpStream,
+    early: Bytes,
+    left: u64,
+    shared: &Shared,
+    told: impl Fn(Option<usize>),
+) -> Result<(), End> {
+    let mut down = OneWay::of_length(upstream, client, early, left, shared);
+    let ended = poll_fn(|cx| {
+        let polled = down.poll(cx, |bytes| told(Some(bytes)));
+        if polled.is_pending() && down.holds() {
+            told(None);
+        }
+        polled
+    })
+    .await;
+    match ended {
+        Ended::Finished => Ok(()),
+        Ended::Reading => Err(End::UpstreamReset),
+        Ended::Writing | Ended::Reset => Err(End::ClientReset),
+    }
+}
+
 /// Makes the close of a socket a reset if its task panics: what was sent must not look whole.
 pub(crate) struct ResetByPanic<'a>(pub(crate) &'a TcpStream);
 

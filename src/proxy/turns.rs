@@ -137,6 +137,13 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// For what is known to be bulk before it has had a turn.
+    pub(super) fn of_bulk(turns: &'a Turns, client: Slot) -> Self {
+        let mut place = Self::new(turns, client);
+        place.freight = Freight::Bulk;
+        place
+    }
+
     /// Whether the last turn moved bulk.
     pub(super) fn is_bulk(&self) -> bool {
         self.freight == Freight::Bulk

@@ -16,8 +16,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use super::body::RequestBody;
 use super::patience::Patience;
+use super::upload::RequestBody;
 use crate::access::Traffic;
 use crate::config::Config;
 use crate::metrics::ActiveGuard;
@@ -148,6 +148,18 @@ impl Upstream {
         .await;
     }
 
+    /// The socket, what was read from it of a response that is not whole yet, and what else it takes to go on.
+    pub(super) fn into_loose(self) -> (TcpStream, Bytes, Loose) {
+        let parts = self.driver.into_parts();
+        let loose = Loose {
+            address: self.address,
+            valid_until: self.valid_until,
+            is_last: self.is_last,
+            _busy: self.busy,
+        };
+        (parts.io.into_inner(), parts.read_buf, loose)
+    }
+
     /// The socket and what was read from it, after a 101 has ended HTTP on it.
     ///
     /// Of a request without content: one that goes on would be waited for. So it is at hand, and needs no timeout; a
@@ -162,6 +174,28 @@ impl Upstream {
     pub(super) fn is_alive(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         self.driver.poll_without_shutdown(&mut cx).is_pending() && self.sender.is_ready()
+    }
+}
+
+/// What is kept of a connection while its socket is used without hyper.
+#[derive(Debug)]
+pub(super) struct Loose {
+    address: SocketAddr,
+    valid_until: Instant,
+    pub(super) is_last: bool,
+    _busy: Option<ActiveGuard>,
+}
+
+impl Loose {
+    /// The connection for the next request, once the response has been read whole; none where there may not be one.
+    pub(super) async fn go_on(self, socket: TcpStream, config: &Config) -> Option<Box<Upstream>> {
+        if self.is_last {
+            return None;
+        }
+        let renewed = Upstream::new(socket, self.address, self.valid_until, config).await;
+        let mut upstream = renewed.ok()?;
+        upstream.reused = true;
+        Some(upstream)
     }
 }
 

@@ -46,6 +46,7 @@ mod stalls;
 // Upstreams that do.
 mod hostile_upstreams;
 // Timeouts and connection limits.
+mod large_content;
 mod limits;
 // One client's share of the connections.
 mod client_share;

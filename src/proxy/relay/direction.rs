@@ -63,6 +63,8 @@ pub(super) struct OneWay<'a> {
     place: Place<'a>,
     /// Read but not taken yet; without memory most of the time.
     kept: Kept,
+    /// Bytes that are still to be read, where that is known: then both sockets go on behind them.
+    left: Option<u64>,
     /// Whether the source has no more.
     drained: bool,
     /// Whether the source was reset, so that its end is none.
@@ -97,15 +99,37 @@ impl<'a> OneWay<'a> {
             shared,
             place: Place::new(&shared.turns, shared.client),
             kept,
+            left: None,
             drained: false,
             is_cut_short: false,
             ended: None,
         }
     }
 
+    /// For so many bytes behind the `early` ones, which are bulk.
+    pub(super) fn of_length(
+        from: &'a TcpStream,
+        to: &'a TcpStream,
+        early: Bytes,
+        left: u64,
+        shared: &'a Shared,
+    ) -> Self {
+        Self {
+            place: Place::of_bulk(&shared.turns, shared.client),
+            left: Some(left),
+            drained: left == 0,
+            ..Self::new(from, to, early, shared)
+        }
+    }
+
     /// Whether the source has ended, and only the destination is waited for.
     pub(super) fn has_all(&self) -> bool {
         self.drained
+    }
+
+    /// Whether the destination has not taken all that was read.
+    pub(super) fn holds(&self) -> bool {
+        !matches!(self.kept, Kept::Nothing)
     }
 
     /// The source was reset, as a write to it has told.
@@ -162,6 +186,9 @@ impl<'a> OneWay<'a> {
             if self.drained && self.is_cut_short {
                 return Poll::Ready(Turn::Ended(Ended::Reading));
             }
+            if self.drained && self.left.is_some() {
+                return Poll::Ready(Turn::Ended(Ended::Finished));
+            }
             if self.drained {
                 // A side that has already gone needs no half-close.
                 let _ = rustix::net::shutdown(self.to, Shutdown::Write);
@@ -176,7 +203,7 @@ impl<'a> OneWay<'a> {
             if self.place.is_bulk() {
                 self.take_pipe();
             }
-            match self.fill(most - turn, moved) {
+            match self.fill(self.at_most(most - turn), moved) {
                 Ok(bytes) => turn += bytes,
                 Err(ended) => return Poll::Ready(Turn::Ended(ended)),
             }
@@ -209,16 +236,37 @@ impl<'a> OneWay<'a> {
         let read = match &mut self.kept {
             Kept::Piped(pipe) => fill_pipe(self.from, pipe, most),
             Kept::Nothing | Kept::Copied(_) => {
-                return BUFFER.with_borrow_mut(|buffer| self.copy_once(buffer, moved));
+                return BUFFER.with_borrow_mut(|buffer| {
+                    let room = self.at_most(buffer.len());
+                    self.copy_once(&mut buffer[..room], moved)
+                });
             }
         };
         match read {
-            Ok(0) => self.drained = true,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-            Err(_) => return Err(Ended::Reading),
+            Ok(read) => self.note_read(read),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(_) => Err(Ended::Reading),
         }
-        Ok(read.unwrap_or(0))
+    }
+
+    /// So many bytes, or as many as there are still to be.
+    fn at_most(&self, bytes: usize) -> usize {
+        // More than fits is more than any read.
+        let left = self.left.map(usize::try_from);
+        left.map_or(bytes, |left| left.map_or(bytes, |left| left.min(bytes)))
+    }
+
+    fn note_read(&mut self, read: usize) -> Result<usize, Ended> {
+        match &mut self.left {
+            None => self.drained = read == 0,
+            // There was to be more.
+            Some(_) if read == 0 => return Err(Ended::Reading),
+            Some(left) => {
+                *left -= read as u64;
+                self.drained = *left == 0;
+            }
+        }
+        Ok(read)
     }
 
     /// Reads into the scratch buffer and writes what the destination takes; the rest is kept.
@@ -232,10 +280,7 @@ impl<'a> OneWay<'a> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             Err(_) => return Err(Ended::Reading),
         };
-        if read == 0 {
-            self.drained = true;
-            return Ok(0);
-        }
+        self.note_read(read)?;
         let mut rest = &buffer[..read];
         while !rest.is_empty() {
             match self.to.try_write(rest) {
