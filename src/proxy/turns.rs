@@ -32,16 +32,19 @@ const BYTES: usize = 1024 * 1024;
 /// In a crowd turns are short. That costs a quarter to a half more CPU a byte, and a message meets turns on each of its ways.
 const BYTES_IN_A_CROWD: usize = BYTES / 4;
 
-/// The runtime looks for news before turns of this much work, reckoned in messages. It is told of every busy socket
-/// then, so it does not look before each.
+/// The runtime looks for news before a turn when this much work has been done, reckoned in messages. It is told of every
+/// busy socket then, so it does not look before each.
 const WORK_BETWEEN_NEWS: usize = 8;
+
+/// So many bytes are as much work as another message.
+const BYTES_OF_A_MESSAGE: usize = 16 * 1024;
 
 /// The turns of all connections.
 #[derive(Debug)]
 pub(super) struct Turns {
     free: AtomicUsize,
-    /// Work that was begun since the last look for news.
-    begun: AtomicUsize,
+    /// Messages since the last look for news, and bulk reckoned in them.
+    work: AtomicUsize,
     lines: Lines,
     shares: Shares,
 }
@@ -73,7 +76,7 @@ impl Turns {
     pub(super) fn new(at_once: usize) -> Self {
         Self {
             free: AtomicUsize::new(at_once.max(1)),
-            begun: AtomicUsize::new(0),
+            work: AtomicUsize::new(0),
             lines: Lines::new(),
             shares: Shares::new(),
         }
@@ -93,13 +96,14 @@ impl Turns {
 
     fn news_is_due(&self, freight: Freight) -> bool {
         let work = match freight {
-            Freight::Messages => 1,
+            // They are counted by what they were.
+            Freight::Messages => 0,
             Freight::Bulk if self.lines.are_crowded() => WORK_BETWEEN_NEWS,
             Freight::Bulk => WORK_BETWEEN_NEWS / 2,
         };
-        let is_due = self.begun.fetch_add(work, Ordering::Relaxed) + work >= WORK_BETWEEN_NEWS;
+        let is_due = self.work.fetch_add(work, Ordering::Relaxed) + work >= WORK_BETWEEN_NEWS;
         if is_due {
-            self.begun.store(0, Ordering::Relaxed);
+            self.work.store(0, Ordering::Relaxed);
         }
         is_due
     }
@@ -196,7 +200,9 @@ impl<'a> Place<'a> {
         };
         // Bulk waits in any case: messages beside it need not.
         if moved > 0 && !self.is_bulk() {
-            self.turns.shares.count(self.client);
+            let messages = 1 + moved / BYTES_OF_A_MESSAGE;
+            self.turns.work.fetch_add(messages, Ordering::Relaxed);
+            self.turns.shares.count(self.client, messages);
         }
     }
 
@@ -253,6 +259,16 @@ mod tests {
         assert!(is_on(&mut second));
         second.end(0);
         assert!(is_on(&mut third));
+    }
+
+    #[test]
+    fn a_turn_counts_for_as_many_messages_as_its_bytes_are() {
+        let turns = Turns::new(1);
+        let (mut small, mut large) = (place(&turns), place(&turns));
+        (0..4).for_each(|_| small.end(BYTES_OF_A_MESSAGE - 1));
+        assert!(!large.must_wait());
+        large.end(3 * BYTES_OF_A_MESSAGE);
+        assert!(small.must_wait() && large.must_wait());
     }
 
     #[test]

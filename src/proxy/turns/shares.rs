@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::proxy::by_client::{ByClient, Slot};
 
-/// Turns of a client, each of a message or two or of a request, for which it need not wait in line; a tenth of a millisecond.
-const SHARE: u32 = 8;
+/// Messages or requests of a client that need not wait in line; a tenth of a millisecond.
+const SHARE: usize = 8;
 
-/// Counts the turns of every client.
+/// Counts the messages of every client.
 #[derive(Debug)]
 pub(super) struct Shares {
     round: AtomicU32,
-    /// A round, and the turns in it.
+    /// A round, and the messages in it.
     had: ByClient<AtomicU64>,
 }
 
@@ -36,23 +36,25 @@ impl Shares {
     /// Whether the client has had its share of this round.
     pub(super) fn is_used_up(&self, client: Slot) -> bool {
         let round = self.round.load(Ordering::Relaxed);
-        turns_in(round, self.had[client].load(Ordering::Relaxed)) >= SHARE
+        messages_in(round, self.had[client].load(Ordering::Relaxed)) >= SHARE
     }
 
-    /// Counts a turn. Two at once may count as one, which harms nobody.
-    pub(super) fn count(&self, client: Slot) {
+    /// Counts so many. Those of two turns at once may count as those of one, which harms nobody.
+    pub(super) fn count(&self, client: Slot, messages: usize) {
         let round = self.round.load(Ordering::Relaxed);
-        let turns = turns_in(round, self.had[client].load(Ordering::Relaxed));
-        let had = u64::from(round) << 32 | u64::from(turns.saturating_add(1));
+        let before = messages_in(round, self.had[client].load(Ordering::Relaxed));
+        // Beyond the share it makes no difference how many.
+        let messages = (before + messages).min(SHARE);
+        let had = u64::from(round) << 32 | messages as u64;
         self.had[client].store(had, Ordering::Relaxed);
     }
 }
 
-/// The turns that were had in this round.
-fn turns_in(round: u32, had: u64) -> u32 {
+/// The messages that were had in this round.
+fn messages_in(round: u32, had: u64) -> usize {
     // Both halves are what they were made from.
-    let (of, turns) = ((had >> 32) as u32, had as u32);
-    if of == round { turns } else { 0 }
+    let (of, messages) = ((had >> 32) as u32, had as u32);
+    if of == round { messages as usize } else { 0 }
 }
 
 #[cfg(test)]
@@ -64,12 +66,14 @@ mod tests {
         let shares = Shares::new();
         let mut clients = Slot::all();
         let (client, other) = (clients.next().unwrap(), clients.next().unwrap());
-        (0..SHARE).for_each(|_| shares.count(client));
+        shares.count(client, SHARE - 1);
+        assert!(!shares.is_used_up(client));
+        shares.count(client, 100);
         assert!(shares.is_used_up(client));
         assert!(!shares.is_used_up(other));
         shares.begin_round();
         assert!(!shares.is_used_up(client));
-        shares.count(client);
+        shares.count(client, 1);
         assert!(!shares.is_used_up(client));
     }
 }
