@@ -12,7 +12,7 @@ const RESERVED: u64 = 200;
 /// every pipe is open. Clients, upstreams and pipes get none of these, whatever the limit on connections is.
 const LAST: u64 = 48;
 
-/// Pipes for bulk tunnels, two descriptors each; their share of the reserve.
+/// Pipes for bulk, two descriptors each; their share of the reserve.
 pub const MOST_PIPES: usize = 64;
 
 /// Questions to name servers that are open at once, each with a UDP socket. The names of one moment
@@ -82,7 +82,7 @@ pub enum For {
     Upstream,
     /// A connection that is told that there is no room, which takes a moment.
     Refusal,
-    /// A pipe of a bulk tunnel, which can do without.
+    /// A pipe for bulk, which can do without.
     Pipe,
 }
 

@@ -62,13 +62,17 @@ impl Bulk {
             traffic,
             ..
         } = &mut self.source;
-        let early = std::mem::take(early);
-        let left = *length - early.len() as u64;
+        let content = relay::Content {
+            left: *length - early.len() as u64,
+            early: std::mem::take(early),
+            upstream: socket,
+        };
         let told = |taken| {
             progress.wrote(taken);
             traffic.count(Direction::UpstreamToClient, taken.unwrap_or(0));
         };
-        let passed = relay::pass(socket, client, early, left, shared, told).await;
+        let is_due = || progress.takes_look();
+        let passed = relay::pass(content, client, shared, told, is_due).await;
         if let Err(End::UpstreamReset) = passed {
             let detail = "within the response: the connection ended before the content";
             self.account

@@ -37,12 +37,10 @@ impl ClientStream {
         }
     }
 
-    /// What it still has of what was unread, behind what was read `before` that.
-    pub(crate) fn into_unread(self, before: Bytes) -> Bytes {
-        if self.unread.is_empty() {
-            return before;
-        }
-        Bytes::from([before, self.unread].concat())
+    /// What it still has of what was unread, behind what was read `before` that. In memory of its own, not in that of a large
+    /// buffer.
+    pub(crate) fn into_unread(self, before: &[u8]) -> Bytes {
+        Bytes::from([before, &self.unread].concat())
     }
 
     fn poll_write_once(

@@ -221,6 +221,8 @@ async fn pass(
         () = drain.reaches(Phase::Over) => return Err(Ended::Gone),
     }
     content.finish(&proxy.config).await;
+    // The account of the request is closed by now, and the client has all there was to say.
+    progress.flushed();
     Ok(())
 }
 

@@ -129,7 +129,7 @@ impl<'a> Driver<'a> {
     /// What was read behind the last request.
     pub(super) fn into_unread(self) -> Bytes {
         let parts = self.http.into_parts();
-        parts.io.into_inner().into_unread(parts.read_buf)
+        parts.io.into_inner().into_unread(&parts.read_buf)
     }
 }
 

@@ -67,6 +67,7 @@ impl Ending {
                 }
                 return None;
             }
+            // Interrupted for content that is not there, as it is for none.
             (Ended::Gone | Ended::Interrupted, None) => {
                 if progress.close_would_deceive() {
                     relay::reset(&socket);

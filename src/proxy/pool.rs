@@ -163,11 +163,11 @@ impl Lease {
         lease
     }
 
-    /// Lets the content leave hyper's hands, if there is much of it: nothing but the content is to come from the client's
-    /// connection and from the upstream's before both go on to the next request.
+    /// Lets the content leave hyper's hands, if there is much of it: nothing else is under way on either connection before
+    /// the next request.
     pub(crate) fn may_leave_hyper(&mut self) {
-        self.bulk = self.incoming.size_hint().exact();
-        self.bulk = self.bulk.filter(|length| *length >= bulk::LEAST);
+        let length = self.incoming.size_hint().exact();
+        self.bulk = length.filter(|length| *length >= bulk::LEAST);
     }
 
     /// The content as a socket that has so much of it, where it may leave hyper's hands and the client's connection `goes_on`.

@@ -1,4 +1,4 @@
-//! Both directions of a tunnel: bytes, half-close, resets, live counts.
+//! Both directions of a tunnel: bytes, half-close, resets, live counts. And content of a response that goes the same way.
 //!
 //! An idle direction holds no buffer: it waits for readiness, reads into a scratch buffer of its
 //! thread and keeps only what the other side did not take at once. A direction that moves much
@@ -40,12 +40,12 @@ pub(crate) struct Early {
     pub(crate) from_upstream: Bytes,
 }
 
-/// What a tunnel shares with all others.
+/// What whoever moves bytes shares with all others.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(super) pipes: Arc<Pipes>,
     pub(super) turns: Arc<Turns>,
-    /// Whose tunnel it is.
+    /// For whom they are moved.
     pub(super) client: Slot,
 }
 
@@ -100,23 +100,36 @@ pub(crate) async fn relay(
     end
 }
 
-/// Moves the `early` bytes and so many behind them from an upstream to a client, and closes neither.
+/// Content of which the length is known.
+#[derive(Debug)]
+pub(crate) struct Content<'a> {
+    pub(crate) upstream: &'a TcpStream,
+    /// What has been read of it.
+    pub(crate) early: Bytes,
+    /// Bytes behind those.
+    pub(crate) left: u64,
+}
+
+/// Moves content to a client, and closes neither socket.
 ///
-/// `told` hears of what the client has taken, or that it takes nothing now.
+/// `told` hears of what the client has taken, or that it takes nothing now; what has come `is_due` may wait for no turn.
 ///
 /// # Errors
 /// The side that failed, or ended too early.
 pub(crate) async fn pass(
-    upstream: &TcpStream,
+    content: Content<'_>,
     client: &TcpStream,
-    early: Bytes,
-    left: u64,
     shared: &Shared,
     told: impl Fn(Option<usize>),
+    is_due: impl Fn() -> bool,
 ) -> Result<(), End> {
-    let mut down = OneWay::of_length(upstream, client, early, left, shared);
+    let mut down = OneWay::of_length(content, client, shared);
     let ended = poll_fn(|cx| {
-        let polled = down.poll(cx, |bytes| told(Some(bytes)));
+        let polled = if is_due() {
+            down.poll_now(cx, |bytes| told(Some(bytes)))
+        } else {
+            down.poll(cx, |bytes| told(Some(bytes)))
+        };
         if polled.is_pending() && down.holds() {
             told(None);
         }

@@ -211,7 +211,8 @@ impl<'a> Place<'a> {
         }
     }
 
-    fn leave(&mut self) {
+    /// Gives up the turn, or the waiting for one; the next is for the same.
+    pub(super) fn leave(&mut self) {
         match std::mem::replace(&mut self.stage, Stage::Away) {
             Stage::Away => {}
             Stage::Waiting(ticket) if ticket.give_up() => {}

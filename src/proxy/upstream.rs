@@ -16,13 +16,17 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
+mod stream;
+
+use stream::UpstreamStream;
+
 use super::patience::Patience;
 use super::upload::RequestBody;
 use crate::access::Traffic;
 use crate::config::Config;
 use crate::metrics::ActiveGuard;
 
-type Driver = Connection<TokioIo<TcpStream>, RequestBody>;
+type Driver = Connection<TokioIo<UpstreamStream>, RequestBody>;
 
 /// One connection to an upstream.
 #[derive(Debug)]
@@ -79,7 +83,7 @@ impl Upstream {
         let (sender, driver) = http1::Builder::new()
             .max_header_size(config.max_header_bytes)
             .max_buf_size(most_buffered(config))
-            .handshake(TokioIo::new(socket))
+            .handshake(TokioIo::new(UpstreamStream::new(socket)))
             .await?;
         let patience = Patience::new(config.response_timeout);
         Ok(Box::new(Self {
@@ -151,13 +155,15 @@ impl Upstream {
     /// The socket, what was read from it of a response that is not whole yet, and what else it takes to go on.
     pub(super) fn into_loose(self) -> (TcpStream, Bytes, Loose) {
         let parts = self.driver.into_parts();
+        let stream = parts.io.into_inner();
         let loose = Loose {
             address: self.address,
             valid_until: self.valid_until,
-            is_last: self.is_last,
+            // The rest of a head that was answered before it was sent is gone: another must not take its place.
+            is_last: self.is_last || !stream.is_flushed(),
             _busy: self.busy,
         };
-        (parts.io.into_inner(), parts.read_buf, loose)
+        (stream.into_socket(), parts.read_buf, loose)
     }
 
     /// The socket and what was read from it, after a 101 has ended HTTP on it.
@@ -167,7 +173,7 @@ impl Upstream {
     pub(crate) async fn into_switched(mut self) -> Result<(TcpStream, Bytes), hyper::Error> {
         poll_fn(|cx| self.driver.poll_without_shutdown(cx)).await?;
         let parts = self.driver.into_parts();
-        Ok((parts.io.into_inner(), parts.read_buf))
+        Ok((parts.io.into_inner().into_socket(), parts.read_buf))
     }
 
     /// Whether the upstream has neither closed the idle connection nor sent anything on it.
@@ -195,7 +201,7 @@ impl Loose {
         let renewed = Upstream::new(socket, self.address, self.valid_until, config).await;
         let mut upstream = renewed.ok()?;
         upstream.reused = true;
-        Some(upstream)
+        upstream.is_alive().then_some(upstream)
     }
 }
 

@@ -1,17 +1,16 @@
 //! Content of known length that is so large that it goes past HTTP's buffers.
 
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use outgate::drain::Stop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 
 use crate::harness::origin::{Origin, read_request};
-use crate::harness::{PATIENCE, TestProxy, field, read_head, read_to_end, send, within};
+use crate::harness::{TestProxy, field, read_head, read_to_end, send, within};
+
+// What ends it early, and what does not.
+mod cut_short;
 
 /// The least that is large.
 const LARGE: usize = 256 * 1024;
@@ -152,30 +151,6 @@ async fn a_tunnel_that_was_asked_for_behind_it_has_the_bytes_that_came_with_that
 }
 
 #[tokio::test]
-async fn it_breaks_off_where_the_upstream_does() {
-    let origin = Origin::scripted(|mut stream, _| async move {
-        read_request(&mut stream).await;
-        send(&mut stream, head(2 * LARGE).as_bytes()).await;
-        send(&mut stream, &content(LARGE)).await;
-    })
-    .await;
-    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
-    let mut client = proxy.connect().await;
-    send(&mut client, get(origin.port(), 0).as_bytes()).await;
-    read_head(&mut client).await;
-    let mut seen = Vec::new();
-    within(client.read_to_end(&mut seen)).await.unwrap();
-    assert!(seen == content(LARGE), "{} bytes", seen.len());
-    proxy.shows(&failed("response_incomplete")).await;
-}
-
-fn failed(reason: &str) -> String {
-    let labels =
-        format!("kind=\"forward\",reason=\"{reason}\",result=\"failed\",rule=\"origin.test:*\"");
-    format!("outgate_requests_total{{{labels}}} 1")
-}
-
-#[tokio::test]
 async fn a_connection_that_the_upstream_closes_behind_it_is_not_used_again() {
     let connections = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&connections);
@@ -236,142 +211,6 @@ async fn what_the_upstream_sends_behind_it_answers_no_request() {
 }
 
 #[tokio::test]
-async fn a_client_that_resets_within_it_takes_the_upstream_along() {
-    let gone = Arc::new(Notify::new());
-    let is_gone = Arc::clone(&gone);
-    let origin = Origin::scripted(move |mut stream, _| {
-        let gone = Arc::clone(&gone);
-        async move {
-            read_request(&mut stream).await;
-            send(&mut stream, head(HUGE).as_bytes()).await;
-            assert!(stream.write_all(&content(HUGE)).await.is_err());
-            gone.notify_one();
-        }
-    })
-    .await;
-    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
-    let mut client = proxy.connect().await;
-    send(&mut client, get(origin.port(), HUGE).as_bytes()).await;
-    read_head(&mut client).await;
-    client.set_zero_linger().unwrap();
-    drop(client);
-    within(is_gone.notified()).await;
-    proxy
-        .shows("outgate_connections_active{listener=\"proxy\"} 0")
-        .await;
-    proxy
-        .shows("outgate_pool_connections{state=\"busy\"} 0")
-        .await;
-}
-
-#[tokio::test]
-async fn it_is_given_up_when_the_client_takes_nothing() {
-    let (origin, _) = origin(0).await;
-    let proxy = TestProxy::builder()
-        .allow("origin.test:*")
-        .with(|config| config.response_timeout = Duration::from_millis(400))
-        .start()
-        .await;
-    let mut client = proxy.connect().await;
-    send(&mut client, get(origin.port(), HUGE).as_bytes()).await;
-    proxy.shows(&failed("content_timeout")).await;
-    let error = within(client.read_to_end(&mut Vec::new()))
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-}
-
-#[tokio::test]
-async fn it_is_given_up_when_the_upstream_sends_nothing() {
-    let origin = Origin::scripted(|mut stream, _| async move {
-        read_request(&mut stream).await;
-        send(&mut stream, head(2 * LARGE).as_bytes()).await;
-        send(&mut stream, &content(LARGE)).await;
-        read_to_end(&mut stream).await;
-    })
-    .await;
-    let proxy = TestProxy::builder()
-        .allow("origin.test:*")
-        .with(|config| config.idle_timeout = Duration::from_millis(400))
-        .start()
-        .await;
-    let mut client = proxy.connect().await;
-    send(&mut client, get(origin.port(), 0).as_bytes()).await;
-    let read = within(client.read_to_end(&mut Vec::new())).await;
-    assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
-    proxy.shows(&failed("response_timeout")).await;
-}
-
-#[tokio::test]
-async fn a_client_may_take_all_the_time_it_needs_as_long_as_it_takes_something() {
-    let (origin, _) = origin(0).await;
-    let proxy = TestProxy::builder()
-        .allow("origin.test:*")
-        .with(|config| {
-            config.response_timeout = Duration::from_millis(400);
-            config.keepalive_timeout = PATIENCE;
-        })
-        .start()
-        .await;
-    let mut client = proxy.connect().await;
-    send(&mut client, get(origin.port(), HUGE).as_bytes()).await;
-    read_head(&mut client).await;
-    let mut seen = vec![0; HUGE];
-    for piece in seen.chunks_mut(HUGE / 8) {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        within(client.read_exact(piece)).await.unwrap();
-    }
-    assert!(seen == content(HUGE));
-    send(&mut client, get(origin.port(), 5).as_bytes()).await;
-    reads(&mut client, 5).await;
-}
-
-#[tokio::test]
-async fn a_drain_lets_it_end_and_then_the_connection() {
-    let (origin, _) = origin(0).await;
-    let proxy = TestProxy::builder()
-        .allow("origin.test:*")
-        .with(|config| {
-            config.drain_delay = Duration::ZERO;
-            config.drain_timeout = PATIENCE;
-        })
-        .start()
-        .await;
-    let mut client = proxy.connect().await;
-    send(&mut client, get(origin.port(), HUGE).as_bytes()).await;
-    read_head(&mut client).await;
-    proxy.stop(Stop::Gently).await;
-    // Nothing is accepted any more when its listener is gone.
-    within(async { while TcpStream::connect(proxy.address).await.is_ok() {} }).await;
-    let mut seen = vec![0; HUGE];
-    within(client.read_exact(&mut seen)).await.unwrap();
-    assert!(seen == content(HUGE));
-    assert_eq!(read_to_end(&mut client).await, "");
-    proxy.ended().await;
-}
-
-#[tokio::test]
-async fn the_end_of_a_drain_cuts_it_off() {
-    let (origin, _) = origin(0).await;
-    let proxy = TestProxy::builder()
-        .allow("origin.test:*")
-        .with(|config| {
-            config.drain_delay = Duration::ZERO;
-            config.drain_timeout = Duration::from_millis(300);
-        })
-        .start()
-        .await;
-    let mut client = proxy.connect().await;
-    send(&mut client, get(origin.port(), HUGE).as_bytes()).await;
-    read_head(&mut client).await;
-    proxy.stop(Stop::Gently).await;
-    proxy.ended().await;
-    let mut seen = Vec::new();
-    let _ = within(client.read_to_end(&mut seen)).await;
-    assert!(seen.len() < HUGE);
-}
-
-#[tokio::test]
 async fn a_client_that_wants_no_more_than_it_has_it_and_the_end() {
     let (origin, _) = origin(0).await;
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
@@ -400,4 +239,100 @@ async fn an_upload_before_it_is_none_of_the_next_requests() {
     }
     let answer = proxy.ask(&get(port, 0)).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+/// Of both kinds: some that fills one read, and more than the gateway has read when it closes.
+#[tokio::test]
+async fn garbage_behind_it_is_answered_once_it_has_arrived_whole() {
+    let (origin, _) = origin(0).await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    for garbage in [20, 64 * 1024] {
+        let mut client = proxy.connect().await;
+        let request = get(origin.port(), HUGE) + &"no http\r\n".repeat(garbage / 9);
+        send(&mut client, request.as_bytes()).await;
+        reads(&mut client, HUGE).await;
+        let answer = read_to_end(&mut client).await;
+        let expected = "HTTP/1.1 400 egress failed: bad_request\r\n";
+        assert!(answer.starts_with(expected), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_has_said_all_has_it_and_what_it_asked_for_behind_it() {
+    let (origin, connections) = origin(0).await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    for behind in [None, Some(5), Some(HUGE)] {
+        let mut client = proxy.connect().await;
+        let lengths: Vec<_> = [HUGE].into_iter().chain(behind).collect();
+        let requests = lengths.iter().map(|length| get(origin.port(), *length));
+        send(&mut client, requests.collect::<String>().as_bytes()).await;
+        client.shutdown().await.unwrap();
+        for length in lengths {
+            reads(&mut client, length).await;
+        }
+        assert_eq!(read_to_end(&mut client).await, "");
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_length_without_content_is_waited_for_by_nobody() {
+    let origin = Origin::scripted(|mut stream, _| async move {
+        while let Some(request) = read_request(&mut stream).await {
+            let status = if request.starts_with("HEAD") {
+                200
+            } else {
+                304
+            };
+            let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {HUGE}\r\n\r\n");
+            send(&mut stream, head.as_bytes()).await;
+        }
+    })
+    .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let mut client = proxy.connect().await;
+    for method in ["HEAD", "GET", "HEAD"] {
+        let request = get(origin.port(), 0).replace("GET", method);
+        send(&mut client, request.as_bytes()).await;
+        let head = read_head(&mut client).await;
+        // hyper tells no length with a 304.
+        let length = (method == "HEAD").then(|| HUGE.to_string());
+        assert_eq!(field(&head, "content-length"), length.as_deref(), "{head}");
+    }
+}
+
+/// The rest of the first request would be the beginning of the second.
+#[tokio::test]
+async fn a_connection_that_has_not_taken_the_whole_head_is_not_used_again() {
+    /// More than the sockets hold.
+    const HEAD: usize = 16 * 1024 * 1024;
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&connections);
+    let origin = Origin::scripted(move |mut stream, _| {
+        let number = counter.fetch_add(1, Ordering::SeqCst);
+        async move {
+            stream.read_u8().await.unwrap();
+            if number > 0 {
+                read_head(&mut stream).await;
+            }
+            send(&mut stream, head(LARGE).as_bytes()).await;
+            send(&mut stream, &content(LARGE)).await;
+            // What comes in the end is a reset, for not all was read.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    })
+    .await;
+    let proxy = TestProxy::builder()
+        .allow("origin.test:*")
+        .with(|config| config.max_header_bytes = 2 * HEAD)
+        .start()
+        .await;
+    let mut client = proxy.connect().await;
+    let long = format!("\r\nX-Long: {}\r\n\r\n", "x".repeat(HEAD));
+    let request = get(origin.port(), 0).replace("\r\n\r\n", &long);
+    send(&mut client, request.as_bytes()).await;
+    reads(&mut client, LARGE).await;
+    send(&mut client, get(origin.port(), 0).as_bytes()).await;
+    reads(&mut client, LARGE).await;
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
 }

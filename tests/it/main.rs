@@ -45,8 +45,9 @@ mod slow_readers;
 mod stalls;
 // Upstreams that do.
 mod hostile_upstreams;
-// Timeouts and connection limits.
+// Content that goes past hyper, by a kernel pipe.
 mod large_content;
+// Timeouts and connection limits.
 mod limits;
 // One client's share of the connections.
 mod client_share;

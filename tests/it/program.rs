@@ -19,6 +19,8 @@ mod drain;
 mod exported;
 // Who has nothing more to say, and waits.
 mod half_closed;
+// What is not copied.
+mod large_content;
 // Name servers and names that mean harm.
 mod names;
 // The policy file, from the command line.

@@ -10,8 +10,8 @@ use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::Shared;
 use super::pipes::Borrowed;
+use super::{Content, Shared};
 use crate::proxy::turns::Place;
 
 /// As much as a socket's default receive window holds, so one read often empties it.
@@ -106,19 +106,13 @@ impl<'a> OneWay<'a> {
         }
     }
 
-    /// For so many bytes behind the `early` ones, which are bulk.
-    pub(super) fn of_length(
-        from: &'a TcpStream,
-        to: &'a TcpStream,
-        early: Bytes,
-        left: u64,
-        shared: &'a Shared,
-    ) -> Self {
+    /// For content of which the length is known, and that is bulk until it turns out to come in small pieces.
+    pub(super) fn of_length(content: Content<'a>, to: &'a TcpStream, shared: &'a Shared) -> Self {
         Self {
             place: Place::of_bulk(&shared.turns, shared.client),
-            left: Some(left),
-            drained: left == 0,
-            ..Self::new(from, to, early, shared)
+            left: Some(content.left),
+            drained: content.left == 0,
+            ..Self::new(content.upstream, to, content.early, shared)
         }
     }
 
@@ -146,12 +140,22 @@ impl<'a> OneWay<'a> {
         if self.place.must_wait() && self.has_news(cx) {
             ready!(self.place.poll_turn(cx));
         }
+        self.poll_now(cx, moved)
+    }
+
+    /// The same without waiting for a turn.
+    pub(super) fn poll_now(&mut self, cx: &mut Context<'_>, moved: impl Fn(usize)) -> Poll<Ended> {
         let mut bytes = 0;
         let turn = self.poll_move(cx, &mut |moved_now| {
             bytes += moved_now;
             moved(moved_now);
         });
-        self.place.end(bytes);
+        if bytes == 0 && self.left.is_some() {
+            // Its bulk has not come yet.
+            self.place.leave();
+        } else {
+            self.place.end(bytes);
+        }
         match turn {
             Poll::Ready(Turn::Ended(ended)) => {
                 self.kept = Kept::Nothing;

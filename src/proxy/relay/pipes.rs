@@ -1,7 +1,7 @@
-//! Kernel pipes for `splice(2)`, made when first needed and shared by all tunnels.
+//! Kernel pipes for `splice(2)`, made when first needed and shared by all that move much.
 //!
 //! A pipe is what bytes pass through from socket to socket without being copied to this process.
-//! It is borrowed only while bytes move or wait in it, so a few serve many tunnels.
+//! It is borrowed only while bytes move or wait in it, so a few serve many connections.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const WANTED_BYTES: usize = 1024 * 1024;
 /// over `fs.pipe-user-pages-soft`.
 const LEAST_BYTES: usize = 64 * 1024;
 
-/// A client has at most so many times the pipes that are left. One whose tunnels stall keeps what it has, so it must
+/// A client has at most so many times the pipes that are left. One whose bulk stalls keeps what it has, so it must
 /// never have all: alone it comes to two thirds, which is most of what it could use, and two to two fifths each.
 const TIMES_WHAT_IS_LEFT: usize = 2;
 
@@ -133,7 +133,7 @@ impl Drop for Borrowed {
                 // There is room for every pipe that was made.
                 let _ = self.from.idle.push(pipe);
             }
-            // Bytes of one tunnel must never come out in another.
+            // Bytes of one connection must never come out in another.
             Some(_) | None => {
                 self.from.made.fetch_sub(1, Ordering::Relaxed);
             }

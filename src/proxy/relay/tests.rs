@@ -4,11 +4,13 @@ use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::proxy::turns::Place;
 
 /// Enough to turn any direction bulk, and more than all buffers on the way hold.
 const MUCH: usize = 16 * 1024 * 1024;
@@ -361,7 +363,12 @@ async fn so_many_bytes_are_passed_on_and_both_sockets_go_on() {
                 taken.fetch_add(bytes.unwrap_or(0), Ordering::Relaxed);
             };
             let early = Bytes::copy_from_slice(&content[..6]);
-            let passes = pass(&far, &near, early, left, &share, told);
+            let length = Content {
+                upstream: &far,
+                early,
+                left,
+            };
+            let passes = pass(length, &near, &share, told, || false);
             let sends = async {
                 upstream.write_all(&content[6..]).await.unwrap();
                 upstream.write_all(b"behind").await.unwrap();
@@ -382,7 +389,29 @@ async fn so_many_bytes_are_passed_on_and_both_sockets_go_on() {
             );
         }
         drop(upstream);
-        let passed = pass(&far, &near, Bytes::new(), 1, &share, |_| {}).await;
+        let passed = pass(one_byte(&far), &near, &share, |_| {}, || false).await;
         assert_eq!(passed, Err(End::UpstreamReset));
     }
+}
+
+fn one_byte(upstream: &TcpStream) -> Content<'_> {
+    Content {
+        upstream,
+        early: Bytes::new(),
+        left: 1,
+    }
+}
+
+#[tokio::test]
+async fn content_that_is_due_waits_for_no_turn() {
+    let share = alone(1);
+    let mut other = Place::of_bulk(&share.turns, share.client);
+    poll_fn(|cx| other.poll_turn(cx)).await;
+    let ((_client, near), (mut upstream, far)) = (pair().await, pair().await);
+    upstream.write_all(b"c").await.unwrap();
+    far.readable().await.unwrap();
+    let waits = pass(one_byte(&far), &near, &share, |_| {}, || false);
+    assert!(waits.now_or_never().is_none());
+    let is_due = pass(one_byte(&far), &near, &share, |_| {}, || true);
+    assert_eq!(is_due.now_or_never(), Some(Ok(())));
 }
