@@ -94,12 +94,14 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection whose exchange is over, if there is room for it.
+    /// Keeps a connection whose exchange is over, if it may carry another and there is room for it.
     pub(crate) fn put(&self, target: &Target, mut upstream: Box<Upstream>) {
         upstream.busy = None;
-        if self.room() <= 0 {
+        // Looked at in any case: it has a turn in which it notes the end of the response.
+        if !upstream.is_alive() || upstream.is_last || self.room() <= 0 {
             return;
         }
+        upstream.reused = true;
         let idle = Idle {
             upstream,
             since: Instant::now(),
@@ -158,7 +160,7 @@ impl Lease {
             _answering: answering,
         };
         if lease.incoming.is_end_stream() {
-            lease.give_back(&mut Context::from_waker(Waker::noop()));
+            lease.give_back();
         }
         lease
     }
@@ -225,11 +227,11 @@ impl Lease {
                     self.traffic.count(Direction::UpstreamToClient, data.len());
                 }
                 if self.incoming.is_end_stream() {
-                    self.give_back(cx);
+                    self.give_back();
                 }
             }
             Poll::Ready(Some(Err(_))) => self.upstream = None,
-            Poll::Ready(None) => self.give_back(cx),
+            Poll::Ready(None) => self.give_back(),
             Poll::Pending => {}
         }
         polled
@@ -243,14 +245,8 @@ impl Lease {
         self.incoming.size_hint()
     }
 
-    fn give_back(&mut self, cx: &mut Context<'_>) {
-        let Some((pool, target, mut upstream)) = self.upstream.take() else {
-            return;
-        };
-        // One more turn, in which the connection notes the end of the response.
-        let open = upstream.driver.poll_without_shutdown(cx).is_pending();
-        if open && upstream.sender.is_ready() && !upstream.is_last {
-            upstream.reused = true;
+    fn give_back(&mut self) {
+        if let Some((pool, target, upstream)) = self.upstream.take() {
             pool.put(&target, upstream);
         }
     }

@@ -199,9 +199,7 @@ impl Loose {
             return None;
         }
         let renewed = Upstream::new(socket, self.address, self.valid_until, config).await;
-        let mut upstream = renewed.ok()?;
-        upstream.reused = true;
-        upstream.is_alive().then_some(upstream)
+        renewed.ok()
     }
 }
 
