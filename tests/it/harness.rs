@@ -181,6 +181,13 @@ pub(crate) fn any_port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
+/// How `/metrics` counts one plain request to `origin.test` that failed for a reason.
+pub(crate) fn failed(reason: &str) -> String {
+    format!(
+        "outgate_requests_total{{kind=\"forward\",reason=\"{reason}\",result=\"failed\",rule=\"origin.test:*\"}} 1"
+    )
+}
+
 /// The head of a `CONNECT`.
 pub(crate) fn connect_head(target: &str) -> String {
     format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n")

@@ -3,7 +3,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::origin::Origin;
-use crate::harness::{TestProxy, read_head, send, within};
+use crate::harness::{TestProxy, failed, read_head, send, within};
 
 // What comes behind a head that was passed on.
 mod content;
@@ -27,13 +27,6 @@ async fn closing_after(bytes: &'static [u8]) -> Origin {
         send(&mut stream, bytes).await;
     })
     .await
-}
-
-/// How one request is counted that failed for a reason.
-fn failed(reason: &str) -> String {
-    format!(
-        "outgate_requests_total{{kind=\"forward\",reason=\"{reason}\",result=\"failed\",rule=\"origin.test:*\"}} 1"
-    )
 }
 
 /// What a client gets that can take trailers; its request is counted as failed for this reason.

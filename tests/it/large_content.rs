@@ -13,10 +13,10 @@ use crate::harness::{TestProxy, field, read_head, read_to_end, send, within};
 mod cut_short;
 
 /// The least that is large.
-const LARGE: usize = 256 * 1024;
+pub(crate) const LARGE: usize = 256 * 1024;
 
 /// More than all buffers on the way hold.
-const HUGE: usize = 128 * LARGE;
+pub(crate) const HUGE: usize = 128 * LARGE;
 
 fn get(port: u16, length: usize) -> String {
     format!("GET http://origin.test:{port}/{length} HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -42,7 +42,7 @@ fn length_asked_for(request: &str) -> usize {
 }
 
 /// Sends as much as is asked for, the first `together` bytes of it with the head; counts connections.
-async fn origin(together: usize) -> (Origin, Arc<AtomicUsize>) {
+pub(crate) async fn origin(together: usize) -> (Origin, Arc<AtomicUsize>) {
     let connections = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&connections);
     let origin = Origin::scripted(move |mut stream, _| {
@@ -62,6 +62,15 @@ async fn origin(together: usize) -> (Origin, Arc<AtomicUsize>) {
     })
     .await;
     (origin, connections)
+}
+
+/// A response with huge content, of which nobody tells the length before.
+pub(crate) fn chunked() -> &'static str {
+    let content = "c".repeat(HUGE);
+    format!(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{HUGE:x}\r\n{content}\r\n0\r\n\r\n"
+    )
+    .leak()
 }
 
 async fn reads(client: &mut TcpStream, length: usize) {
@@ -177,11 +186,7 @@ async fn a_connection_that_the_upstream_closes_behind_it_is_not_used_again() {
 
 #[tokio::test]
 async fn what_the_upstream_sends_behind_it_answers_no_request() {
-    let chunked = format!(
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{HUGE:x}\r\n{}\r\n0\r\n\r\n",
-        "c".repeat(HUGE)
-    );
-    let chunked: &'static str = chunked.leak();
+    let chunked = chunked();
     let origin = Origin::scripted(move |mut stream, _| async move {
         let mut is_first = true;
         while let Some(request) = read_request(&mut stream).await {

@@ -6,7 +6,7 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::JoinHandle;
 
 use crate::harness::origin::Origin;
-use crate::harness::{TestProxy, field, read_head, read_to_end, send, within};
+use crate::harness::{TestProxy, failed, field, read_head, read_to_end, send, within};
 
 /// Long enough for a machine under load to move a few bytes in.
 const TIMEOUT: Duration = Duration::from_millis(400);
@@ -34,11 +34,7 @@ async fn with_idle_timeout(timeout: Duration) -> TestProxy {
 }
 
 async fn counted(proxy: &TestProxy, reason: &str) {
-    proxy
-        .shows(&format!(
-            "outgate_requests_total{{kind=\"forward\",reason=\"{reason}\",result=\"failed\",rule=\"origin.test:*\"}} 1"
-        ))
-        .await;
+    proxy.shows(&failed(reason)).await;
     proxy
         .shows("outgate_connections_active{listener=\"proxy\"} 0")
         .await;

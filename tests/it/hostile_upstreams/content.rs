@@ -4,9 +4,9 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
-use super::{ask, closing_after, failed, writing};
+use super::{ask, closing_after, writing};
 use crate::harness::origin::{Origin, read_request};
-use crate::harness::{TestProxy, field, read_head, read_response, send, within};
+use crate::harness::{TestProxy, failed, field, read_head, read_response, send, within};
 
 const HALF_CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
 

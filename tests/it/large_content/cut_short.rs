@@ -2,6 +2,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use outgate::config::Config;
 use outgate::drain::Stop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -9,12 +10,20 @@ use tokio::sync::Notify;
 
 use super::{HUGE, LARGE, content, get, head, origin, reads};
 use crate::harness::origin::{Origin, read_request};
-use crate::harness::{PATIENCE, TestProxy, read_head, read_to_end, send, within};
+use crate::harness::{PATIENCE, TestProxy, failed, read_head, read_to_end, send, within};
 
-fn failed(reason: &str) -> String {
-    let labels =
-        format!("kind=\"forward\",reason=\"{reason}\",result=\"failed\",rule=\"origin.test:*\"");
-    format!("outgate_requests_total{{{labels}}} 1")
+/// A client that has asked for huge content, and has read the head of the response.
+async fn under_way(change: impl FnOnce(&mut Config)) -> (TestProxy, TcpStream, u16) {
+    let (origin, _) = origin(0).await;
+    let proxy = TestProxy::builder()
+        .allow("origin.test:*")
+        .with(change)
+        .start()
+        .await;
+    let mut client = proxy.connect().await;
+    send(&mut client, get(origin.port(), HUGE).as_bytes()).await;
+    read_head(&mut client).await;
+    (proxy, client, origin.port())
 }
 
 #[tokio::test]
@@ -104,42 +113,28 @@ async fn it_is_given_up_when_the_upstream_sends_nothing() {
 
 #[tokio::test]
 async fn a_client_may_take_all_the_time_it_needs_as_long_as_it_takes_something() {
-    let (origin, _) = origin(0).await;
-    let proxy = TestProxy::builder()
-        .allow("origin.test:*")
-        .with(|config| {
-            config.response_timeout = Duration::from_millis(400);
-            config.keepalive_timeout = PATIENCE;
-        })
-        .start()
-        .await;
-    let mut client = proxy.connect().await;
-    send(&mut client, get(origin.port(), HUGE).as_bytes()).await;
-    read_head(&mut client).await;
+    let (_proxy, mut client, port) = under_way(|config| {
+        config.response_timeout = Duration::from_millis(400);
+        config.keepalive_timeout = PATIENCE;
+    })
+    .await;
     let mut seen = vec![0; HUGE];
     for piece in seen.chunks_mut(HUGE / 8) {
         tokio::time::sleep(Duration::from_millis(100)).await;
         within(client.read_exact(piece)).await.unwrap();
     }
     assert!(seen == content(HUGE));
-    send(&mut client, get(origin.port(), 5).as_bytes()).await;
+    send(&mut client, get(port, 5).as_bytes()).await;
     reads(&mut client, 5).await;
 }
 
 #[tokio::test]
 async fn a_drain_lets_it_end_and_then_the_connection() {
-    let (origin, _) = origin(0).await;
-    let proxy = TestProxy::builder()
-        .allow("origin.test:*")
-        .with(|config| {
-            config.drain_delay = Duration::ZERO;
-            config.drain_timeout = PATIENCE;
-        })
-        .start()
-        .await;
-    let mut client = proxy.connect().await;
-    send(&mut client, get(origin.port(), HUGE).as_bytes()).await;
-    read_head(&mut client).await;
+    let (proxy, mut client, _) = under_way(|config| {
+        config.drain_delay = Duration::ZERO;
+        config.drain_timeout = PATIENCE;
+    })
+    .await;
     proxy.stop(Stop::Gently).await;
     // Nothing is accepted any more when its listener is gone.
     within(async { while TcpStream::connect(proxy.address).await.is_ok() {} }).await;
@@ -152,18 +147,11 @@ async fn a_drain_lets_it_end_and_then_the_connection() {
 
 #[tokio::test]
 async fn the_end_of_a_drain_cuts_it_off() {
-    let (origin, _) = origin(0).await;
-    let proxy = TestProxy::builder()
-        .allow("origin.test:*")
-        .with(|config| {
-            config.drain_delay = Duration::ZERO;
-            config.drain_timeout = Duration::from_millis(300);
-        })
-        .start()
-        .await;
-    let mut client = proxy.connect().await;
-    send(&mut client, get(origin.port(), HUGE).as_bytes()).await;
-    read_head(&mut client).await;
+    let (proxy, mut client, _) = under_way(|config| {
+        config.drain_delay = Duration::ZERO;
+        config.drain_timeout = Duration::from_millis(300);
+    })
+    .await;
     proxy.stop(Stop::Gently).await;
     proxy.ended().await;
     let mut seen = Vec::new();
