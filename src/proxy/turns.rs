@@ -199,16 +199,16 @@ impl<'a> Place<'a> {
     /// Ends the turn, or the waiting for one, with so many bytes moved.
     pub(super) fn end(&mut self, moved: usize) {
         self.leave();
-        self.freight = match moved {
-            BULK.. => Freight::Bulk,
-            _ => Freight::Messages,
-        };
-        // Bulk waits in any case: messages beside it need not.
+        // Bulk was reckoned when its turn began, and messages beside it need not wait for it.
         if moved > 0 && !self.is_bulk() {
             let messages = 1 + moved / BYTES_OF_A_MESSAGE;
             self.turns.work.fetch_add(messages, Ordering::Relaxed);
             self.turns.shares.count(self.client, messages);
         }
+        self.freight = match moved {
+            BULK.. => Freight::Bulk,
+            _ => Freight::Messages,
+        };
     }
 
     /// Gives up the turn, or the waiting for one; the next is for the same.
@@ -277,6 +277,17 @@ mod tests {
         assert!(!large.must_wait());
         large.end(3 * BYTES_OF_A_MESSAGE);
         assert!(small.must_wait() && large.must_wait());
+    }
+
+    #[test]
+    fn what_becomes_bulk_within_a_turn_counts_as_the_messages_it_began_with() {
+        let turns = Turns::new(1);
+        let (mut other, messages) = (Place::of_bulk(&turns, turns.slot(CLIENT)), place(&turns));
+        other.end(BULK);
+        assert!(!messages.must_wait());
+        place(&turns).end(BULK);
+        assert!(messages.must_wait());
+        assert!(turns.news_is_due(Freight::Messages));
     }
 
     #[test]
