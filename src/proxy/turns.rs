@@ -22,7 +22,7 @@ mod shares;
 use lines::{Freight, Lines, Ticket};
 use shares::Shares;
 
-/// What moves this much in a turn is bulk, and so is its next turn; what moves less is messages. Twice what a socket's
+/// After a turn that moved this much the next one is of bulk, after less of messages. Twice what a socket's
 /// default receive window holds: once is what any response of a page is.
 pub(super) const BULK: usize = 128 * 1024;
 
@@ -199,7 +199,7 @@ impl<'a> Place<'a> {
     /// Ends the turn, or the waiting for one, with so many bytes moved.
     pub(super) fn end(&mut self, moved: usize) {
         self.leave();
-        // Bulk was reckoned when its turn began, and messages beside it need not wait for it.
+        // Bulk is reckoned when its turn begins, and messages beside it need not wait for it.
         if moved > 0 && !self.is_bulk() {
             let messages = 1 + moved / BYTES_OF_A_MESSAGE;
             self.turns.work.fetch_add(messages, Ordering::Relaxed);
@@ -283,7 +283,7 @@ mod tests {
     fn what_becomes_bulk_within_a_turn_counts_as_the_messages_it_began_with() {
         let turns = Turns::new(1);
         let (mut other, messages) = (Place::of_bulk(&turns, turns.slot(CLIENT)), place(&turns));
-        other.end(BULK);
+        other.end(BULK - 1);
         assert!(!messages.must_wait());
         place(&turns).end(BULK);
         assert!(messages.must_wait());
