@@ -128,7 +128,7 @@ async fn play(world: &World, script: &Script) {
         let answers = Answers::read(&received);
         answers.check_order(seen.answered());
         if ended.is_ok() {
-            answers.check_whole(seen.answered(), requests, gateway);
+            answers.check_whole(&seen, requests, gateway);
         }
     }
 }

@@ -75,6 +75,8 @@ pub(crate) struct Seen {
     raw: Vec<u8>,
     requests: Vec<Request>,
     answered: Vec<u64>,
+    /// Answered before its content has come.
+    unfinished: Option<u64>,
     open: usize,
     wrong: Vec<String>,
 }
@@ -196,6 +198,11 @@ impl Record {
     pub(crate) fn answered(&self) -> &[u64] {
         &self.0.answered
     }
+
+    /// Whether this response must reach the client. One to content that never came whole may give way to a refusal of that.
+    pub(crate) fn is_due(&self, id: u64) -> bool {
+        self.0.unfinished != Some(id)
+    }
 }
 
 async fn bind(address: Ipv4Addr, port: u16) -> TcpListener {
@@ -260,11 +267,15 @@ async fn respond(stream: &mut BufReader<TcpStream>, request: Request, seen: &Mut
         return false;
     }
     if behaviour == Behaviour::Early {
-        lock(seen).answered.push(id);
+        {
+            let mut seen = lock(seen);
+            seen.answered.push(id);
+            seen.unfinished = Some(id);
+        }
         let _ = stream.write_all(behaviour.response(id).as_bytes()).await;
     }
     match strict::content(stream, framing).await {
-        Ok(true) => {}
+        Ok(true) => lock(seen).unfinished = None,
         Ok(false) => return false,
         Err(wrong) => {
             lock(seen).wrong.push(wrong);
