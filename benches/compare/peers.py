@@ -60,8 +60,10 @@ def install(peers: list[str]) -> None:
     subprocess.run([*load, *manifest], check=True)
 
 
-def raise_descriptors() -> None:
-    """The same limit for everyone, and none that would be measured in place of a proxy."""
+def check_machine() -> None:
+    """What would fail after all is installed; the same limits for everyone, and none that would be measured in place of a proxy."""
+    if os.geteuid() != 0:
+        raise SystemExit("needs root, for a network namespace of its own")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < RESERVED:
         raise SystemExit(f"needs a descriptor limit of {RESERVED}: the hard limit is {hard} (ulimit -Hn)")
@@ -72,7 +74,7 @@ def leave_network() -> None:
     """Has this process and its children a loopback of their own, where no firewall of the host tracks connections."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNET) != 0:
-        raise SystemExit(f"no network namespace of its own: {os.strerror(ctypes.get_errno())}; this needs root")
+        raise SystemExit(f"no network namespace of its own: {os.strerror(ctypes.get_errno())}")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
