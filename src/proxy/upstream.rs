@@ -198,8 +198,9 @@ impl Loose {
         if self.is_last {
             return None;
         }
-        let renewed = Upstream::new(socket, self.address, self.valid_until, config).await;
-        renewed.ok()
+        Upstream::new(socket, self.address, self.valid_until, config)
+            .await
+            .ok()
     }
 }
 
