@@ -46,6 +46,7 @@ pub mod proxy;
 pub mod reason;
 pub mod reload;
 pub mod signals;
+mod socket;
 pub mod target;
 pub mod telemetry;
 pub mod trace;

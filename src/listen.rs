@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpSocket};
 
 use crate::config::{Config, ipv4_fallback};
 use crate::metrics::ListenerKind;
+use crate::socket::tune;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 pub(crate) const BACKLOG: u32 = 4096;
@@ -101,6 +102,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     };
     // A restart must not wait for connections of the last run to time out.
     socket.set_reuseaddr(true)?;
+    // Before anybody can connect.
+    tune(&socket)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

@@ -7,7 +7,6 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,10 +70,6 @@ use resolve::Resolved;
 pub use resolve::{Resolver, ResolverError, ResolverSettings};
 use respond::Failure;
 use turns::Turns;
-
-/// A connection that is silent this long is probed. With the nine probes of the kernel, a quarter of it
-/// apart, a dead peer is noticed after some three minutes.
-const PROBE_AFTER: Duration = Duration::from_secs(60);
 
 /// Idle upstream connections are looked after this often.
 const POOL_SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -298,17 +293,6 @@ fn refuse(
     }
     record.refused(failure.reason, failure.detail);
     response.map(|content| ResponseBody::own(content, Account::new(record, in_flight)))
-}
-
-/// Sets what every socket of the data path has: small writes leave at once, dead peers are found.
-fn tune(socket: impl AsFd) -> io::Result<()> {
-    use rustix::net::sockopt;
-    let socket = socket.as_fd();
-    sockopt::set_tcp_nodelay(socket, true)?;
-    sockopt::set_socket_keepalive(socket, true)?;
-    sockopt::set_tcp_keepidle(socket, PROBE_AFTER)?;
-    sockopt::set_tcp_keepintvl(socket, PROBE_AFTER / 4)?;
-    Ok(())
 }
 
 /// Whether an error says that this process, or the host, has no descriptor left.

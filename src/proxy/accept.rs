@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::admission::Admitted;
 use super::connection::{self, Held};
 use super::respond::Failure;
-use super::{Proxy, closing, is_out_of_descriptors, tune};
+use super::{Proxy, closing, is_out_of_descriptors};
 use crate::access::millis;
 use crate::drain::{Drain, Phase};
 use crate::limits::{self, For};
@@ -31,8 +31,6 @@ pub fn serve(
 ) -> impl Future<Output = ()> + Send + 'static {
     let accepting = drain.accepting();
     async move {
-        // What is accepted has the listener's options.
-        let _ = tune(&listener);
         accept_until_closing(&proxy, &listener, &mut drain).await;
         accept_the_rest(&proxy, listener, &drain);
         drop(accepting);

@@ -20,6 +20,7 @@ use crate::access::Detail;
 use crate::limits::{self, For};
 use crate::policy::Permit;
 use crate::reason::Reason;
+use crate::socket::tune;
 
 /// Addresses tried for one request: each has two seconds of the usual ten then, though none answers.
 const MOST_TRIED: usize = 16;
@@ -139,7 +140,7 @@ async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
         return Err(Errno::MFILE.into());
     }
     let stream = socket.connect(address).await?;
-    super::tune(&stream)?;
+    tune(&stream)?;
     Ok(stream)
 }
 

@@ -31,6 +31,58 @@ async fn a_client_that_begins_a_head_and_reads_nothing_gives_its_place_back() {
         .await;
 }
 
+/// It would be megabytes, as Linux comes.
+#[tokio::test]
+async fn what_is_not_sent_yet_to_a_reader_that_takes_nothing_is_not_a_megabyte_in_the_kernel() {
+    const MOST: u64 = 400 * 1024;
+    let origin = Origin::scripted(|mut stream, _| async move {
+        let _ = stream.write_all(&vec![b'd'; 64 << 20]).await;
+    })
+    .await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let target = format!("origin.test:{}", origin.port());
+    let _client = proxy.tunnel(&target).await;
+    let down = unsent(|from, _| from == proxy.address.port()).await;
+    assert!(down < MOST, "{down} bytes for the client");
+
+    let idle = Origin::scripted(|stream, _| async move {
+        let _open = stream;
+        std::future::pending().await
+    })
+    .await;
+    let mut client = proxy.tunnel(&format!("origin.test:{}", idle.port())).await;
+    tokio::spawn(async move { client.write_all(&vec![b'u'; 64 << 20]).await });
+    let up = unsent(|_, to| to == idle.port()).await;
+    assert!(up < MOST, "{up} bytes for the upstream");
+}
+
+/// Bytes that wait in a socket between two ports, when they become no more.
+async fn unsent(between: impl Fn(u16, u16) -> bool) -> u64 {
+    let look = || {
+        let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+        let port = |address: &str| u16::from_str_radix(&address[9..], 16).unwrap();
+        let sockets = table.lines().skip(1).map(|line| {
+            let columns: Vec<_> = line.split_whitespace().collect();
+            let queued = u64::from_str_radix(&columns[4][..8], 16).unwrap();
+            (port(columns[1]), port(columns[2]), queued)
+        });
+        let queued = sockets.filter(|(from, to, _)| between(*from, *to));
+        queued.map(|(_, _, queued)| queued).max().unwrap()
+    };
+    let settled = async {
+        let mut last = 0;
+        loop {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let now = look();
+            if now > 0 && now == last {
+                return now;
+            }
+            last = now;
+        }
+    };
+    within(settled).await
+}
+
 #[tokio::test]
 async fn a_client_that_pauses_longer_than_the_keep_alive_timeout_gets_its_answers_whole() {
     const KEEP_ALIVE: Duration = Duration::from_millis(300);

@@ -1,0 +1,32 @@
+//! What every connection here has, from clients and to upstreams.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+
+/// A connection that is silent this long is probed. With the nine probes of the kernel, a quarter of it
+/// apart, a dead peer is noticed after some three minutes.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+
+/// Bytes for a peer that the kernel may hold beyond those on their way (`TCP_NOTSENT_LOWAT`). It would hold megabytes for each
+/// that takes less than arrives, and send them at once when it takes more, before anybody else's.
+const MOST_UNSENT: u32 = 256 * 1024;
+
+/// Sets that small writes leave at once, that little waits to be sent, and that dead peers are found. What is accepted has its
+/// listener's options.
+///
+/// # Errors
+/// When it is no TCP socket.
+pub(crate) fn tune(socket: impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(&socket);
+    socket.set_tcp_nodelay(true)?;
+    let probes = TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_AFTER / 4);
+    socket.set_tcp_keepalive(&probes)?;
+    // A sandbox may have no such option: more memory is no reason to serve nobody.
+    let _ = socket.set_tcp_notsent_lowat(MOST_UNSENT);
+    Ok(())
+}
