@@ -57,7 +57,7 @@ mod turns;
 mod upload;
 mod upstream;
 
-pub use accept::serve;
+pub use accept::{admit, serve};
 use admission::Admission;
 use body::{Account, ResponseBody};
 pub use connect::Dialer;

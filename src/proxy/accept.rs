@@ -90,7 +90,9 @@ fn accept_the_rest(proxy: &Arc<Proxy>, listener: TcpListener, drain: &Drain) {
 }
 
 /// Serves a connection in a task of its own, or tells it at once that there is no room.
-fn admit(proxy: &Arc<Proxy>, socket: TcpStream, client: SocketAddr, drain: &Drain) {
+///
+/// Nothing is asked of the socket but what any stream has.
+pub fn admit(proxy: &Arc<Proxy>, socket: TcpStream, client: SocketAddr, drain: &Drain) {
     let client = SocketAddr::new(client.ip().to_canonical(), client.port());
     match admitted(proxy, &socket, client) {
         Ok(admitted) => {

@@ -1,13 +1,15 @@
 //! The gateway under test, and what its metrics say.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hickory_resolver::Hosts;
 use outgate::config::Config;
-use outgate::drain::Drainer;
+use outgate::drain::{Drain, Drainer};
 use outgate::enforced::Enforced;
 use outgate::gateway::resolver;
 use outgate::metrics::{Exposition, Kind, Metrics, Outcome};
@@ -15,7 +17,7 @@ use outgate::policy::Policy;
 use outgate::policy::file::PolicyFile;
 use outgate::proxy::{self, Dialer, Proxy};
 use outgate::tunnels::Tunnels;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::upstream::{DENIED, GUARDED, ORIGIN, TUNNEL, Upstreams};
 
@@ -40,10 +42,11 @@ rules:
 ";
 
 pub(crate) struct Gateway {
-    pub(crate) address: SocketAddr,
+    address: SocketAddr,
     proxy: Arc<Proxy>,
     metrics: Arc<Metrics>,
     rejected: AtomicU64,
+    drain: Drain,
     /// Nothing drains while it lives.
     _drainer: Drainer,
 }
@@ -69,8 +72,8 @@ impl Gateway {
         let proxy = Arc::new(proxy.unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(proxy::serve(Arc::clone(&proxy), listener, drain));
-        Self { address, proxy, metrics, rejected: AtomicU64::new(0), _drainer: drainer }
+        tokio::spawn(proxy::serve(Arc::clone(&proxy), listener, drain.clone()));
+        Self { address, proxy, metrics, rejected: AtomicU64::new(0), drain, _drainer: drainer }
     }
 
     /// Requests accounted for so far.
@@ -92,8 +95,18 @@ impl Gateway {
         rejected - self.rejected.swap(rejected, Ordering::Relaxed)
     }
 
-    pub(crate) async fn has_accepted(&self) {
+    /// A connection over TCP.
+    pub(crate) async fn connect(&self) -> TcpStream {
+        let client = TcpStream::connect(self.address).await.unwrap();
         within("the accept", until(|| self.metrics.clients() > 0)).await;
+        client
+    }
+
+    /// A connection whose other end the handler has at once.
+    pub(crate) fn connect_in_memory(&self) -> TcpStream {
+        let (client, server) = UnixStream::pair().unwrap();
+        proxy::admit(&self.proxy, stream(server), self.address, &self.drain);
+        stream(client)
     }
 
     /// Waits until no client is connected.
@@ -121,6 +134,12 @@ impl Gateway {
         })
         .await;
     }
+}
+
+/// The kernel reads, writes and splices it like any other, and the type asks no more.
+fn stream(end: UnixStream) -> TcpStream {
+    end.set_nonblocking(true).unwrap();
+    TcpStream::from_std(OwnedFd::from(end).into()).unwrap()
 }
 
 fn built(policy: &str) -> Policy {

@@ -1,4 +1,8 @@
-//! The request path as a whole: bytes from a client through the gateway to upstreams, over loopback sockets.
+//! The request path as a whole: bytes from a client through the gateway to upstreams.
+//!
+//! The client's bytes come to the connection handler over a stream in memory, or over TCP on loopback. In memory there is no
+//! reset: a response cut short that way looks ended, so that none is lost is asked over TCP only. Upstreams are dialled,
+//! so they listen on loopback.
 //!
 //! What must hold, whatever the bytes:
 //! - nothing that is denied is dialled: listeners stand where a dial would arrive (`upstream.rs`);
@@ -22,7 +26,6 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -56,8 +59,9 @@ struct Script {
     restrictive: bool,
     /// The client's bytes come in pieces of seven.
     in_pieces: bool,
-    /// The client resets the connection instead of reading to the end.
+    /// The client resets the connection instead of reading to the end, which takes TCP.
     resets: bool,
+    over_tcp: bool,
     behaviour: Behaviour,
     from_client: Vec<u8>,
     from_upstream: Vec<u8>,
@@ -73,6 +77,8 @@ impl Script {
             restrictive: how & 1 != 0,
             in_pieces: how & 2 != 0,
             resets: how & 4 != 0,
+            // The last bit, or a reset.
+            over_tcp: how & 0x84 != 0,
             behaviour: Behaviour::ALL[usize::from(how >> 3 & 7)],
             from_client: upstreams.with_ports(from_client),
             from_upstream,
@@ -90,8 +96,7 @@ async fn play(world: &World, script: &Script) {
     let gateway = if script.restrictive { &world.restrictive } else { &world.permissive };
     world.upstreams.play(script.behaviour, &script.from_upstream);
     let before = gateway.requests();
-    let mut client = TcpStream::connect(gateway.address).await.unwrap();
-    gateway.has_accepted().await;
+    let mut client = if script.over_tcp { gateway.connect().await } else { gateway.connect_in_memory() };
     let (mut reading, mut writing) = client.split();
     let send = async {
         let piece = if script.in_pieces { 7 } else { script.from_client.len().max(1) };
@@ -127,7 +132,7 @@ async fn play(world: &World, script: &Script) {
     if script.behaviour.speaks_http() {
         let answers = Answers::read(&received);
         answers.check_order(seen.answered());
-        if ended.is_ok() {
+        if script.over_tcp && ended.is_ok() {
             answers.check_whole(&seen, requests, gateway);
         }
     }
