@@ -12,7 +12,7 @@ const PROBE_AFTER: Duration = Duration::from_secs(60);
 
 /// Bytes for a peer that the kernel may hold beyond those on their way (`TCP_NOTSENT_LOWAT`). It would hold megabytes for each
 /// that takes less than arrives, and send them at once when it takes more, before anybody else's.
-const MOST_UNSENT: u32 = 256 * 1024;
+const MOST_UNSENT: u32 = 128 * 1024;
 
 /// Sets that small writes leave at once, that little waits to be sent, and that dead peers are found. What is accepted has its
 /// listener's options.

@@ -34,7 +34,7 @@ async fn a_client_that_begins_a_head_and_reads_nothing_gives_its_place_back() {
 /// It would be megabytes, as Linux comes.
 #[tokio::test]
 async fn what_is_not_sent_yet_to_a_reader_that_takes_nothing_is_not_a_megabyte_in_the_kernel() {
-    const MOST: u64 = 400 * 1024;
+    const MOST: u64 = 200 * 1024;
     let origin = Origin::scripted(|mut stream, _| async move {
         let _ = stream.write_all(&vec![b'd'; 64 << 20]).await;
     })
