@@ -114,3 +114,40 @@ fn has_no_ipv6(error: &io::Error) -> bool {
         [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].contains(&Errno::from_raw_os_error(code))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use socket2::SockRef;
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the client of a test is no upstream"
+    )]
+    async fn what_was_connected_before_it_is_accepted_has_every_option() {
+        for any_port in ["127.0.0.1:0", "[::]:0"] {
+            let listener = bind("OUTGATE_LISTEN", any_port.parse().unwrap()).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+                .await
+                .unwrap();
+            let (accepted, _) = listener.accept().await.unwrap();
+            let [accepted, other] = [SockRef::from(&accepted), SockRef::from(&listener)];
+            assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
+            assert!(accepted.tcp_notsent_lowat().unwrap() > 0);
+            let options = |socket: &SockRef| {
+                (
+                    socket.tcp_keepalive_time().unwrap(),
+                    socket.tcp_keepalive_interval().unwrap(),
+                    socket.tcp_notsent_lowat().unwrap(),
+                )
+            };
+            assert_eq!(options(&accepted), options(&other), "{any_port}");
+        }
+    }
+}

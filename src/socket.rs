@@ -10,12 +10,14 @@ use socket2::{SockRef, TcpKeepalive};
 /// apart, a dead peer is noticed after some three minutes.
 const PROBE_AFTER: Duration = Duration::from_secs(60);
 
-/// Bytes for a peer that the kernel may hold beyond those on their way (`TCP_NOTSENT_LOWAT`). It would hold megabytes for each
-/// that takes less than arrives, and send them at once when it takes more, before anybody else's.
+/// Bytes for a peer that the kernel takes beyond those on their way (`TCP_NOTSENT_LOWAT`), but for the end of a segment. It would
+/// hold megabytes for each that takes less than arrives, and send them at once when it takes more, before anybody else's.
+///
+/// With half of it a thousand tunnels take more CPU, with twice they move a fifth less. With few there is no difference.
 const MOST_UNSENT: u32 = 128 * 1024;
 
-/// Sets that small writes leave at once, that little waits to be sent, and that dead peers are found. What is accepted has its
-/// listener's options.
+/// Sets that small writes leave at once, that little waits to be sent, and that dead peers are found. On Linux, what is accepted
+/// has its listener's options.
 ///
 /// # Errors
 /// When it is no TCP socket.
@@ -26,7 +28,7 @@ pub(crate) fn tune(socket: impl AsFd) -> io::Result<()> {
         .with_time(PROBE_AFTER)
         .with_interval(PROBE_AFTER / 4);
     socket.set_tcp_keepalive(&probes)?;
-    // A sandbox may have no such option: more memory is no reason to serve nobody.
+    // A sandboxed kernel may have no such option: more memory is no reason to serve nobody.
     let _ = socket.set_tcp_notsent_lowat(MOST_UNSENT);
     Ok(())
 }

@@ -23,7 +23,8 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(5);
 /// The longest pause after a failed accept: descriptors may be free again at any time.
 const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Accepts connections until the drain closes the listeners; it waits for that from when this is called.
+/// Accepts connections until the drain closes the listeners; it waits for that from when this is called. They have the options
+/// of their listener, which [`Listeners::bind`](crate::listen::Listeners::bind) sets.
 pub fn serve(
     proxy: Arc<Proxy>,
     listener: TcpListener,
@@ -91,7 +92,11 @@ fn accept_the_rest(proxy: &Arc<Proxy>, listener: TcpListener, drain: &Drain) {
 
 /// Serves a connection in a task of its own, or tells it at once that there is no room.
 ///
-/// Nothing is asked of the socket but what any stream has.
+/// The policy judges `client`, and the connection is counted when this returns. Any stream will do for a socket, but where it is
+/// not of TCP, a connection that is reset looks ended.
+///
+/// # Panics
+/// Outside of a tokio runtime.
 pub fn admit(proxy: &Arc<Proxy>, socket: TcpStream, client: SocketAddr, drain: &Drain) {
     let client = SocketAddr::new(client.ip().to_canonical(), client.port());
     match admitted(proxy, &socket, client) {

@@ -12,12 +12,13 @@ use outgate::config::Config;
 use outgate::drain::{Drain, Drainer};
 use outgate::enforced::Enforced;
 use outgate::gateway::resolver;
+use outgate::listen::Listeners;
 use outgate::metrics::{Exposition, Kind, Metrics, Outcome};
 use outgate::policy::Policy;
 use outgate::policy::file::PolicyFile;
 use outgate::proxy::{self, Dialer, Proxy};
 use outgate::tunnels::Tunnels;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::upstream::{DENIED, GUARDED, ORIGIN, TUNNEL, Upstreams};
 
@@ -54,11 +55,14 @@ pub(crate) struct Gateway {
 impl Gateway {
     pub(crate) async fn start(upstreams: &Upstreams, policy: &str) -> Self {
         let mut config = Config::default();
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        (config.listen, config.admin_listen, config.inspect_listen) = (vec![any_port], any_port, None);
         config.access_log = false;
         config.max_header_bytes = 8 * 1024;
         // The discard port: no name is looked up anywhere but in the hosts below.
         config.dns_servers = vec![SocketAddr::from(([127, 0, 0, 1], 9))];
         config.dns_timeout = Duration::from_millis(200);
+        let listener = Listeners::bind(&config).unwrap().proxy.remove(0);
         let config = Arc::new(config);
         let metrics = Arc::new(Metrics::new().unwrap());
         let (idle, age) = (config.idle_timeout, config.max_lifetime);
@@ -70,7 +74,6 @@ impl Gateway {
         let resolver = resolver(&config, hosts()).unwrap();
         let proxy = Proxy::new(config, enforced, resolver, dialer, tunnels, Arc::clone(&metrics), 100);
         let proxy = Arc::new(proxy.unwrap());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(proxy::serve(Arc::clone(&proxy), listener, drain.clone()));
         Self { address, proxy, metrics, rejected: AtomicU64::new(0), drain, _drainer: drainer }
@@ -95,8 +98,9 @@ impl Gateway {
         rejected - self.rejected.swap(rejected, Ordering::Relaxed)
     }
 
-    /// A connection over TCP.
+    /// A connection over TCP. What was answered without a request before is not of this input.
     pub(crate) async fn connect(&self) -> TcpStream {
+        self.rejections();
         let client = TcpStream::connect(self.address).await.unwrap();
         within("the accept", until(|| self.metrics.clients() > 0)).await;
         client

@@ -1,8 +1,8 @@
 //! The request path as a whole: bytes from a client through the gateway to upstreams.
 //!
-//! The client's bytes come to the connection handler over a stream in memory, or over TCP on loopback. In memory there is no
-//! reset: a response cut short that way looks ended, so that none is lost is asked over TCP only. Upstreams are dialled,
-//! so they listen on loopback.
+//! The client's bytes come to the connection handler over a stream in memory, or over TCP on loopback. In memory a gateway that
+//! resets a connection just ends it, and a response that it cuts looks whole: that none is lost is asked over TCP only.
+//! Upstreams are dialled, so they listen on loopback.
 //!
 //! What must hold, whatever the bytes:
 //! - nothing that is denied is dialled: listeners stand where a dial would arrive (`upstream.rs`);
@@ -12,7 +12,7 @@
 //! - each request has one account;
 //! - the connection ends, and nothing stays open (`gateway.rs`).
 //!
-//! The first byte of the input says how client and upstream behave ([`Script`]); then come the client's
+//! The first byte of the input says how client and upstream behave ([`Script`]), and with its highest bit that it is over TCP; then come the client's
 //! bytes, with `PORT` for the port of the upstreams and `SHUT` for one that no rule names; behind a byte of
 //! 0x1e come those of an upstream that speaks no HTTP.
 #![no_main]
@@ -77,7 +77,7 @@ impl Script {
             restrictive: how & 1 != 0,
             in_pieces: how & 2 != 0,
             resets: how & 4 != 0,
-            // The last bit, or a reset.
+            // The highest bit, or a reset.
             over_tcp: how & 0x84 != 0,
             behaviour: Behaviour::ALL[usize::from(how >> 3 & 7)],
             from_client: upstreams.with_ports(from_client),
