@@ -12,8 +12,8 @@
 //! - each request has one account;
 //! - the connection ends, and nothing stays open (`gateway.rs`).
 //!
-//! The first byte of the input says how client and upstream behave ([`Script`]), and with its highest bit that it is over TCP; then come the client's
-//! bytes, with `PORT` for the port of the upstreams and `SHUT` for one that no rule names; behind a byte of
+//! The first byte of the input says how client and upstream behave ([`Script`]), its highest bit that it is over TCP; then come
+//! the client's bytes, with `PORT` for the port of the upstreams and `SHUT` for one that no rule names; behind a byte of
 //! 0x1e come those of an upstream that speaks no HTTP.
 #![no_main]
 
