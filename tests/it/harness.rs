@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 pub(crate) mod collector;
 pub(crate) mod dns;
 pub(crate) mod origin;
+pub(crate) mod sockets;
 pub(crate) mod tls;
 pub(crate) mod vacant;
 pub(crate) mod watched;

@@ -4,6 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::harness::origin::Origin;
+use crate::harness::sockets::{self, Socket};
 use crate::harness::{TestProxy, read_head, read_response, read_to_end, send, within};
 
 /// More than any kernel buffer has left when it is full, and less than the gateway holds back.
@@ -43,7 +44,7 @@ async fn what_is_not_sent_yet_to_a_reader_that_takes_nothing_is_not_a_megabyte_i
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
     let target = format!("origin.test:{}", origin.port());
     let _client = proxy.tunnel(&target).await;
-    let down = unsent(|from, _| from == proxy.address.port()).await;
+    let down = unsent(|socket| socket.local_port == proxy.address.port()).await;
     assert!(down < MOST, "{down} bytes for the client");
 
     let idle = Origin::scripted(|stream, _| async move {
@@ -53,22 +54,15 @@ async fn what_is_not_sent_yet_to_a_reader_that_takes_nothing_is_not_a_megabyte_i
     .await;
     let mut client = proxy.tunnel(&format!("origin.test:{}", idle.port())).await;
     tokio::spawn(async move { client.write_all(&vec![b'u'; 64 << 20]).await });
-    let up = unsent(|_, to| to == idle.port()).await;
+    let up = unsent(|socket| socket.remote_port == idle.port()).await;
     assert!(up < MOST, "{up} bytes for the upstream");
 }
 
-/// Bytes that wait in a socket between two ports, more than begin to, when they become no more.
-async fn unsent(between: impl Fn(u16, u16) -> bool) -> u64 {
+/// Bytes that wait in a socket, more than begin to, when they become no more.
+async fn unsent(is_meant: impl Fn(&Socket) -> bool) -> u64 {
     let look = || {
-        let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
-        let port = |address: &str| u16::from_str_radix(&address[9..], 16).unwrap();
-        let sockets = table.lines().skip(1).map(|line| {
-            let columns: Vec<_> = line.split_whitespace().collect();
-            let queued = u64::from_str_radix(&columns[4][..8], 16).unwrap();
-            (port(columns[1]), port(columns[2]), queued)
-        });
-        let queued = sockets.filter(|(from, to, _)| between(*from, *to));
-        queued.map(|(_, _, queued)| queued).max().unwrap()
+        let meant = sockets::all().into_iter().filter(|socket| is_meant(socket));
+        meant.map(|socket| socket.unacknowledged).max().unwrap()
     };
     let settled = async {
         let mut last = 0;

@@ -7,6 +7,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::any_port;
+use super::sockets::{self, Socket, State};
 
 /// A port that refuses. It stays taken, because what is free is soon given to another test, and
 /// what dials it in vain would then be that test's first client.
@@ -71,13 +72,10 @@ impl Unanswering {
 
     /// Attempts to connect that wait for an answer.
     pub(crate) fn attempts(&self) -> usize {
-        const SYN_SENT: &str = "02";
-        let to_here = format!(":{:04X}", self.port());
-        let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
-        let waiting = table.lines().skip(1).filter(|line| {
-            let columns: Vec<_> = line.split_whitespace().collect();
-            columns[2].ends_with(&to_here) && columns[3] == SYN_SENT
-        });
+        let to_here = |socket: &Socket| socket.remote_port == self.port();
+        let waiting = sockets::all()
+            .into_iter()
+            .filter(|socket| to_here(socket) && socket.state == State::SynSent);
         waiting.count()
     }
 }

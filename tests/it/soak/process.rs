@@ -4,26 +4,16 @@ use std::collections::BTreeMap;
 
 use tokio::runtime::Handle;
 
+use crate::harness::sockets::{self, State};
+
 /// Sockets of this process, at either end of a connection to one of these ports.
 pub(super) fn sockets(ports: [u16; 2]) -> usize {
-    const TIME_WAIT: &str = "06";
-    const LISTENING: &str = "0A";
-    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
-    let at = |address: &str| {
-        let port = address.rsplit(':').next().unwrap();
-        ports.contains(&u16::from_str_radix(port, 16).unwrap())
-    };
-    table
-        .lines()
-        .skip(1)
-        .filter(|line| {
-            let columns: Vec<_> = line.split_whitespace().collect();
-            // A socket that nobody has a descriptor of has no inode.
-            (at(columns[1]) || at(columns[2]))
-                && ![TIME_WAIT, LISTENING].contains(&columns[3])
-                && columns[9] != "0"
-        })
-        .count()
+    let connected = sockets::all().into_iter().filter(|socket| {
+        (ports.contains(&socket.local_port) || ports.contains(&socket.remote_port))
+            && ![State::TimeWait, State::Listening].contains(&socket.state)
+            && socket.is_held
+    });
+    connected.count()
 }
 
 /// How many descriptors this process has of each kind.
