@@ -6,7 +6,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use rustix::net::{RecvFlags, Shutdown};
-use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -27,7 +26,7 @@ thread_local! {
 pub(super) enum Ended {
     /// The source ended, and the end was passed on.
     Finished,
-    /// The source failed.
+    /// The source failed, or what was read from it is lost.
     Reading,
     /// The destination failed; what it sent before may have been whole.
     Writing,
@@ -180,12 +179,8 @@ impl<'a> OneWay<'a> {
         let most = self.place.most_bytes();
         let mut turn = 0;
         loop {
-            match self.poll_flush(cx, moved) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => {
-                    return Poll::Ready(Turn::Ended(Ended::of_write(&error)));
-                }
-                Poll::Pending => return Poll::Pending,
+            if let Err(ended) = ready!(self.poll_flush(cx, moved)) {
+                return Poll::Ready(Turn::Ended(ended));
             }
             if self.drained && self.is_cut_short {
                 return Poll::Ready(Turn::Ended(Ended::Reading));
@@ -228,7 +223,7 @@ impl<'a> OneWay<'a> {
         let empty = match &self.kept {
             Kept::Nothing => false,
             Kept::Copied(bytes) => bytes.is_empty(),
-            Kept::Piped(pipe) => pipe.holds == 0,
+            Kept::Piped(pipe) => pipe.is_empty(),
         };
         if empty {
             self.kept = Kept::Nothing;
@@ -238,7 +233,7 @@ impl<'a> OneWay<'a> {
     /// Reads once, by whichever way is open; tells how much. A pipe is filled with `most` bytes at most.
     fn fill(&mut self, most: usize, moved: &mut impl FnMut(usize)) -> Result<usize, Ended> {
         let read = match &mut self.kept {
-            Kept::Piped(pipe) => fill_pipe(self.from, pipe, most),
+            Kept::Piped(pipe) => pipe.fill(self.from, most),
             Kept::Nothing | Kept::Copied(_) => {
                 return BUFFER.with_borrow_mut(|buffer| {
                     let room = self.at_most(buffer.len());
@@ -308,16 +303,18 @@ impl<'a> OneWay<'a> {
         &mut self,
         cx: &mut Context<'_>,
         moved: &mut impl FnMut(usize),
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), Ended>> {
         while let Some(written) = self.write_kept() {
             match written {
                 // Not of a socket; but an endless loop would be worse than an error.
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(0) => return Poll::Ready(Err(Ended::Writing)),
                 Ok(bytes) => moved(bytes),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.to.poll_write_ready(cx))?;
+                    self.keep().map_err(|_| Ended::Reading)?;
+                    ready!(self.to.poll_write_ready(cx))
+                        .map_err(|error| Ended::of_write(&error))?;
                 }
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => return Poll::Ready(Err(Ended::of_write(&error))),
             }
         }
         if let Kept::Copied(_) = self.kept {
@@ -325,6 +322,16 @@ impl<'a> OneWay<'a> {
             self.kept = Kept::Nothing;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Keeps in this process what must not stay in a pipe.
+    fn keep(&mut self) -> io::Result<()> {
+        if let Kept::Piped(pipe) = &mut self.kept
+            && pipe.is_in_passing()
+        {
+            self.kept = Kept::Copied(pipe.copy_out()?);
+        }
+        Ok(())
     }
 
     /// Writes once from what is kept; none when nothing is.
@@ -335,7 +342,7 @@ impl<'a> OneWay<'a> {
                     .try_write(bytes)
                     .inspect(|taken| bytes.advance(*taken)),
             ),
-            Kept::Piped(pipe) if pipe.holds > 0 => Some(empty_pipe(pipe, self.to)),
+            Kept::Piped(pipe) if !pipe.is_empty() => Some(pipe.pour_into(self.to)),
             Kept::Nothing | Kept::Copied(_) | Kept::Piped(_) => None,
         }
     }
@@ -354,33 +361,4 @@ fn read_some(from: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
         Err(io::ErrorKind::WouldBlock.into())
     });
     short.map_or(read, Ok)
-}
-
-/// Moves what the socket has into an empty pipe.
-///
-/// The pipe is empty, so that a call which would block says that the socket has nothing.
-fn fill_pipe(from: &TcpStream, borrowed: &mut Borrowed, most: usize) -> io::Result<usize> {
-    let Some(pipe) = borrowed.pipe() else {
-        return Err(io::ErrorKind::BrokenPipe.into());
-    };
-    let moved = from.try_io(Interest::READABLE, || {
-        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-        let most = most.min(pipe.capacity);
-        Ok(splice(from, None, &pipe.write, None, most, flags)?)
-    })?;
-    borrowed.holds = moved;
-    Ok(moved)
-}
-
-/// Moves what the pipe holds into the socket.
-fn empty_pipe(borrowed: &mut Borrowed, to: &TcpStream) -> io::Result<usize> {
-    let Some(pipe) = borrowed.pipe() else {
-        return Err(io::ErrorKind::BrokenPipe.into());
-    };
-    let moved = to.try_io(Interest::WRITABLE, || {
-        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-        Ok(splice(&pipe.read, None, to, None, borrowed.holds, flags)?)
-    })?;
-    borrowed.holds -= moved;
-    Ok(moved)
 }

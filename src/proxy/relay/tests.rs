@@ -1,6 +1,7 @@
-//! One set of tests over both ways of moving bytes.
+//! One set of tests over all ways of moving bytes.
 
 mod content;
+mod passing;
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use super::pipes::Borrowed;
 use super::*;
 use crate::proxy::turns::Place;
 
@@ -74,11 +76,9 @@ async fn pair() -> (TcpStream, TcpStream) {
 }
 
 impl Relayed {
-    /// With no pipe to be had everything is copied.
-    async fn with(most_pipes: usize) -> Self {
+    async fn with(way: Way) -> Self {
         let ((client, near), (upstream, far)) = (pair().await, pair().await);
-        let share = alone(most_pipes);
-        let taken = (most_pipes == 0).then(|| share.pipes.borrow(share.client));
+        let (share, taken) = alone_on(way);
         let counts = Arc::new(Counts::default());
         let count = Arc::clone(&counts);
         let running = tokio::spawn(async move {
@@ -97,8 +97,29 @@ impl Relayed {
     }
 }
 
-/// The two ways: copying alone, and pipes as soon as a direction is bulk.
-const WAYS: [usize; 2] = [0, 4];
+/// How bulk moves.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// With no pipe to be had.
+    Copied,
+    /// Through pipes that nothing may wait in.
+    InPassing,
+    Piped,
+}
+
+const WAYS: [Way; 3] = [Way::Copied, Way::InPassing, Way::Piped];
+
+/// What one connection shares with nobody, and the pipes that it must do without.
+fn alone_on(way: Way) -> (Shared, Vec<Borrowed>) {
+    let share = alone(8);
+    let all = std::iter::from_fn(|| share.pipes.borrow(share.client));
+    let taken = match way {
+        Way::Copied => all.collect(),
+        Way::InPassing => all.take_while(|pipe| !pipe.is_in_passing()).collect(),
+        Way::Piped => Vec::new(),
+    };
+    (share, taken)
+}
 
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at / 7 % 253) as u8).collect()

@@ -9,8 +9,7 @@ use super::*;
 #[tokio::test]
 async fn so_many_bytes_are_passed_on_and_both_sockets_go_on() {
     for way in WAYS {
-        let share = alone(way);
-        let _taken = (way == 0).then(|| share.pipes.borrow(share.client));
+        let (share, _taken) = alone_on(way);
         let ((mut client, near), (mut upstream, far)) = (pair().await, pair().await);
         for left in [0, 1, MUCH as u64 - 6] {
             let content = pattern(6 + usize::try_from(left).unwrap());
