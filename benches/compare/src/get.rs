@@ -16,8 +16,7 @@ pub(crate) async fn run(load: Load) -> io::Result<()> {
     );
     let mut head = vec![0; 16 * 1024];
     loop {
-        let mut stream = TcpStream::connect(load.proxy).await?;
-        stream.set_nodelay(true)?;
+        let mut stream = load.connect().await?;
         while stream.write_all(request.as_bytes()).await.is_ok()
             && response(&load, &mut stream, &mut head).await?
         {}

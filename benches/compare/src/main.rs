@@ -4,8 +4,8 @@
 //! for a message while another is at work, and bulk that arrives is counted and dropped in the kernel.
 //!
 //! `origin` prints its port and serves until its standard input closes; `bare` is the relay that proxies
-//! are compared with. Every other command puts
-//! load on a proxy and prints how many units it did, and in how many seconds.
+//! are compared with. Every other command puts load on a proxy and prints how many units it did, and in
+//! how many seconds. `--buffers BYTES` before `origin` or a load is the size of its sockets' buffers.
 
 use std::cell::Cell;
 use std::env::args;
@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 
@@ -25,6 +25,7 @@ mod idle;
 mod origin;
 mod pace;
 mod sink;
+mod sockets;
 
 /// Bytes of one write or read of bulk.
 const CHUNK: usize = 256 * 1024;
@@ -33,7 +34,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> io::Result<()> {
-    let arguments: Vec<String> = args().skip(1).collect();
+    let mut arguments: Vec<String> = args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == "--buffers") {
+        let bytes = arguments.get(1).and_then(|bytes| bytes.parse().ok());
+        sockets::have_buffers_of(bytes.expect("a number of bytes"));
+        arguments.drain(..2);
+    }
     let argument = |at: usize| arguments.get(at).map_or("", String::as_str);
     if argument(0) == "origin" {
         return origin::run().await;
@@ -122,6 +128,17 @@ impl Load {
         self.units.set(self.units.get() + units as u64);
     }
 
+    /// A connection to the proxy.
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let socket = sockets::new()?;
+        if let Some(client) = self.client {
+            socket.bind((client, 0).into())?;
+        }
+        let stream = socket.connect(self.proxy).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
     /// An open tunnel to the origin.
     async fn tunnel(&self) -> io::Result<TcpStream> {
         match timeout(PATIENCE, self.open_tunnel()).await {
@@ -131,12 +148,7 @@ impl Load {
     }
 
     async fn open_tunnel(&self) -> io::Result<TcpStream> {
-        let socket = TcpSocket::new_v4()?;
-        if let Some(client) = self.client {
-            socket.bind((client, 0).into())?;
-        }
-        let mut stream = socket.connect(self.proxy).await?;
-        stream.set_nodelay(true)?;
+        let mut stream = self.connect().await?;
         let authority = format!("127.0.0.1:{}", self.port);
         let head = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
         stream.write_all(head.as_bytes()).await?;

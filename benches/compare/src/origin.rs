@@ -2,16 +2,20 @@
 //! for ever, `U` takes whatever comes.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::thread;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use super::{CHUNK, sink};
+use super::{CHUNK, sink, sockets};
 
 /// Prints its port; serves until standard input closes.
 pub(crate) async fn run() -> io::Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let socket = sockets::new()?;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    // As many as `TcpListener::bind` lets wait.
+    let listener = socket.listen(1024)?;
     println!("{}", listener.local_addr()?.port());
     let (closed, stop) = tokio::sync::oneshot::channel();
     thread::spawn(move || {
