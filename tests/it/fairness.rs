@@ -2,8 +2,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
+
 use crate::harness::origin::Origin;
-use crate::harness::{TestProxy, read_head, within};
+use crate::harness::{TestProxy, connect_head, read_head, send, within};
 
 /// Requests of a busy client, of 200 and of 1,000, that may go before the other's. Without turns it is all 200, and 242.
 const MOST_BEFORE: usize = 80;
@@ -50,6 +52,34 @@ async fn connect(proxy: &TestProxy, busy: usize) -> Vec<TcpStream> {
         ))
         .await;
     clients
+}
+
+#[tokio::test]
+async fn a_message_in_a_tunnel_passes_those_of_another_client_beyond_its_share() {
+    const BUSY: usize = 300;
+    let origin = Origin::echoing().await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let clients = connect(&proxy, BUSY).await;
+    let head = connect_head(&format!("origin.test:{}", origin.port()));
+    let mut tunnels = Vec::new();
+    for client in clients {
+        let mut tunnel = tokio::net::TcpStream::from_std(client).unwrap();
+        send(&mut tunnel, head.as_bytes()).await;
+        assert!(read_head(&mut tunnel).await.starts_with("HTTP/1.1 200 "));
+        tunnels.push(tunnel.into_std().unwrap());
+    }
+    for mut tunnel in &tunnels {
+        tunnel.write_all(b"ping").unwrap();
+    }
+    let mut last = tokio::net::TcpStream::from_std(tunnels.pop().unwrap()).unwrap();
+    within(last.read_exact(&mut [0; 4])).await.unwrap();
+    // The gateway is at rest while this thread counts.
+    let came = |mut tunnel: &TcpStream| tunnel.read(&mut [0; 4]).is_ok();
+    let before = tunnels.iter().filter(|tunnel| came(tunnel)).count();
+    assert!(
+        before < MOST_BEFORE,
+        "{before} messages of the other client went before"
+    );
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
@@ -236,6 +236,7 @@ async fn a_tunnel_ends_at_its_greatest_age_however_busy() {
         .with(|config| config.max_lifetime = Some(SHORT * 2))
         .start()
         .await;
+    let opening = Instant::now();
     let mut client = proxy
         .tunnel(&format!("origin.test:{}", origin.port()))
         .await;
@@ -244,6 +245,7 @@ async fn a_tunnel_ends_at_its_greatest_age_however_busy() {
         while client.write_all(b"x").await.is_ok() && client.read_exact(&mut [0]).await.is_ok() {}
     })
     .await;
+    assert!(opening.elapsed() >= SHORT * 2);
     proxy
         .shows("outgate_tunnels_closed_total{end=\"lifetime\"} 1")
         .await;

@@ -63,6 +63,21 @@ const AMBIGUOUS: &[(&str, &str, &str)] = &[
         NO_HEAD,
     ),
     (
+        "a list of one length twice",
+        "Content-Length: 3, 3\r\n\r\nabc",
+        NO_HEAD,
+    ),
+    (
+        "a coding behind nothing",
+        "Transfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n",
+        BAD_HEAD,
+    ),
+    (
+        "a coding with a parameter",
+        "Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n",
+        NO_HEAD,
+    ),
+    (
         "a coding besides chunked",
         "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         BAD_HEAD,
@@ -116,6 +131,7 @@ const AMBIGUOUS: &[(&str, &str, &str)] = &[
         NO_HEAD,
     ),
     ("a NUL in a name", "X\0A: 1\r\n\r\n", NO_HEAD),
+    ("a CR in a name", "X\rA: 1\r\n\r\n", NO_HEAD),
 ];
 
 #[tokio::test]
@@ -124,6 +140,24 @@ async fn ambiguous_framing_is_refused_before_anything_is_sent_upstream_rfc9112_6
         let request = format!("POST http://origin.test:PORT/ HTTP/1.1\r\nHost: x\r\n{rest}");
         is_refused(vector, &request, counted).await;
     }
+}
+
+#[tokio::test]
+async fn a_length_that_is_said_twice_goes_on_once_rfc9112_6_3() {
+    let mut origin = Origin::answering(OK).await;
+    let proxy = TestProxy::builder().allow("origin.test:*").start().await;
+    let port = origin.port();
+    let length = "Content-Length: 3\r\n".repeat(2);
+    let answer = proxy
+        .ask(&format!(
+            "POST http://origin.test:{port}/ HTTP/1.1\r\nHost: x\r\n{length}\r\nabc"
+        ))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let seen = origin.received().await;
+    let head = seen.strip_suffix("\r\n\r\nabc").unwrap();
+    assert_eq!(head.matches("content-length: 3").count(), 1, "{head}");
+    assert!(origin.is_untouched());
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod content;
 mod passing;
+mod yields;
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};

@@ -144,6 +144,61 @@ fn a_limit_that_the_descriptors_are_not_good_for_leaves_the_admin_port_its_own()
 }
 
 #[test]
+fn a_client_whose_upstream_gets_no_descriptor_is_told_that_there_is_no_room() {
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = origin.local_addr().unwrap().to_string();
+    let variables = [
+        ("OUTGATE_ALLOW", &*target),
+        ("OUTGATE_MAX_CONNECTIONS", "10000"),
+    ];
+    let running = start(512, &variables);
+    // They ask for nothing yet, and leave less than every second of them needs.
+    let mut clients: Vec<_> = (0..400).map(|_| connect(running.proxy)).collect();
+    wait_for(&running, ACTIVE, |active| active == 400);
+    let connect_head = format!("CONNECT {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answers: Vec<_> = clients
+        .iter_mut()
+        .map(|client| {
+            client.write_all(connect_head.as_bytes()).unwrap();
+            head(client)
+        })
+        .collect();
+    let refused = answers
+        .iter()
+        .filter(|answer| answer.starts_with("HTTP/1.1 503 egress failed: connection_limit\r\n"));
+    assert!(
+        refused
+            .clone()
+            .all(|answer| answer.contains("\r\nretry-after: 1\r\n"))
+    );
+    let refused = refused.count();
+    let tunnels = answers
+        .iter()
+        .filter(|answer| answer.starts_with("HTTP/1.1 200 "))
+        .count();
+    assert!(tunnels > 0 && refused > 0, "{tunnels} {refused}");
+    assert_eq!(tunnels + refused, 400, "{answers:?}");
+    let counted = format!(
+        "outgate_requests_total{{kind=\"connect\",reason=\"connection_limit\",result=\"failed\",rule=\"{target}\"}} {refused}\n"
+    );
+    let metrics = get(running.admin, "/metrics");
+    assert!(metrics.contains(&counted), "{metrics}");
+    drop((clients, origin));
+    wait_for(&running, ACTIVE, |active| active == 0);
+}
+
+/// A head, to its end.
+fn head(client: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+#[test]
 fn names_that_nobody_answers_for_leave_descriptors_to_the_admin_port_and_to_other_clients() {
     // It takes every question and says nothing.
     let name_server = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -231,6 +231,7 @@ fn a_drain_under_load_loses_no_request_and_sheds_idle_tunnels_first() {
     assert_eq!(line["connections_cut"], 1);
     assert_eq!(line["hurried"], false);
     assert_eq!(running.exit_code(PATIENCE), Some(0));
+    assert_eq!(running.lines.next(), None, "it was the last word");
 }
 
 #[test]

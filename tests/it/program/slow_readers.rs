@@ -47,8 +47,8 @@ fn pages(mut stream: TcpStream) {
 }
 
 /// Waits until no more comes from an origin, as nobody takes it; tells the resident memory then.
-fn at_rest(gateway: &Running, target: &str) -> u64 {
-    nothing_moves(gateway, "forward", target);
+fn at_rest(gateway: &Running, kind: &str, target: &str) -> u64 {
+    nothing_moves(gateway, kind, target);
     metric(gateway, "process_resident_memory_bytes ")
 }
 
@@ -82,10 +82,33 @@ fn a_client_that_reads_nothing_holds_a_bounded_amount_of_memory() {
         client
     };
     let _first = ask();
-    let resident_before = at_rest(&gateway, &target);
+    let resident_before = at_rest(&gateway, "forward", &target);
     let _readers: Vec<_> = (0..READERS).map(|_| ask()).collect();
-    let resident = at_rest(&gateway, &target);
+    let resident = at_rest(&gateway, "forward", &target);
     let each = resident.saturating_sub(resident_before) / READERS as u64;
+    assert!(each < MOST_EACH, "{each} bytes each");
+}
+
+#[test]
+fn a_tunnel_whose_client_reads_nothing_holds_what_one_read_has_left() {
+    /// One read, and a tunnel, with what the allocator rounds up.
+    const MOST_EACH: u64 = (64 + 16) * 1024;
+    /// More than there are pipes in which bytes may wait.
+    const TUNNELS: usize = 4 * READERS;
+    let target = format!("127.0.0.1:{}", origin(without_end));
+    let gateway = Running::start(&[("OUTGATE_ALLOW", &target)]);
+    let ask = || {
+        let mut client = narrow(&gateway);
+        // The origin begins when something comes.
+        let head = format!("CONNECT {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+        write!(client, "{head}begin").unwrap();
+        client
+    };
+    let _first: Vec<_> = (0..READERS).map(|_| ask()).collect();
+    let resident_before = at_rest(&gateway, "connect", &target);
+    let _readers: Vec<_> = (0..TUNNELS).map(|_| ask()).collect();
+    let resident = at_rest(&gateway, "connect", &target);
+    let each = resident.saturating_sub(resident_before) / TUNNELS as u64;
     assert!(each < MOST_EACH, "{each} bytes each");
 }
 
@@ -114,7 +137,7 @@ fn a_client_that_asks_on_and_on_and_reads_nothing_holds_no_more_and_gives_it_bac
         client
     };
     let first = flood();
-    let resident_before = at_rest(&gateway, &target);
+    let resident_before = at_rest(&gateway, "forward", &target);
     let floods: Vec<_> = thread::scope(|scope| {
         let floods: Vec<_> = (0..READERS).map(|_| scope.spawn(flood)).collect();
         floods
@@ -122,7 +145,7 @@ fn a_client_that_asks_on_and_on_and_reads_nothing_holds_no_more_and_gives_it_bac
             .map(|flood| flood.join().unwrap())
             .collect()
     });
-    let resident = at_rest(&gateway, &target);
+    let resident = at_rest(&gateway, "forward", &target);
     let each = resident.saturating_sub(resident_before) / READERS as u64;
     assert!(each < MOST_EACH, "{each} bytes each");
     assert_eq!(
