@@ -228,6 +228,30 @@ fn failed(address: SocketAddr, error: io::Error) -> Failure {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn what_is_dialled_has_every_option() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let dialled = attempt(listener.local_addr().unwrap()).await.unwrap();
+        let tuned = TcpSocket::new_v4().unwrap();
+        tune(&tuned).unwrap();
+        let [dialled, tuned] = [
+            socket2::SockRef::from(&dialled),
+            socket2::SockRef::from(&tuned),
+        ];
+        assert!(dialled.tcp_nodelay().unwrap() && dialled.keepalive().unwrap());
+        assert_eq!(
+            dialled.tcp_keepalive_time().unwrap(),
+            Duration::from_secs(60)
+        );
+        let options = |socket: &socket2::SockRef<'_>| {
+            (
+                socket.tcp_keepalive_interval().unwrap(),
+                socket.tcp_notsent_lowat().ok(),
+            )
+        };
+        assert_eq!(options(&dialled), options(&tuned));
+    }
+
     #[test]
     fn families_take_turns_with_ipv6_first_rfc8305_4() {
         let [a, b, c]: [IpAddr; 3] =

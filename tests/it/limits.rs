@@ -108,6 +108,34 @@ async fn a_head_that_does_not_come_in_time_is_answered_408() {
 }
 
 #[tokio::test]
+async fn a_later_head_that_does_not_come_in_time_is_answered_408_as_well() {
+    let proxy = TestProxy::builder()
+        .with(|config| config.header_timeout = SHORT)
+        .start()
+        .await;
+    let mut client = proxy.connect().await;
+    send(
+        &mut client,
+        b"GET http://evil.test/ HTTP/1.1\r\nHost: x\r\n\r\n",
+    )
+    .await;
+    let answer = read_response(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    let beginning = Instant::now();
+    send(&mut client, b"GET http://origin.test/ HT").await;
+    let answer = read_to_end(&mut client).await;
+    // The gateway's clock is read in whole milliseconds.
+    assert!(beginning.elapsed() >= SHORT - Duration::from_millis(1));
+    assert!(
+        answer.starts_with("HTTP/1.1 408 egress failed: header_timeout\r\n"),
+        "{answer}"
+    );
+    proxy
+        .shows("outgate_connections_rejected_total{reason=\"header_timeout\"} 1")
+        .await;
+}
+
+#[tokio::test]
 async fn a_connection_that_says_nothing_is_closed_without_a_word_and_counted() {
     let proxy = TestProxy::builder()
         .with(|config| config.header_timeout = SHORT)

@@ -324,7 +324,19 @@ fn mixed_load_with_reloads_costs_no_byte_and_leaves_nothing_behind() {
     runtime.block_on(soak(seconds));
 }
 
+/// Those of the origin and the clients as well, which are printed besides.
+fn count_panics() {
+    let prints = std::panic::take_hook();
+    outgate::panics::report();
+    let counts = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        counts(panic);
+        prints(panic);
+    }));
+}
+
 async fn soak(seconds: u64) {
+    count_panics();
     let is_long = seconds > SHORT_FORM;
     let origin = echo().await;
     let folder = PolicyFolder::with(&policy(0));
@@ -371,6 +383,7 @@ async fn soak(seconds: u64) {
     let missed = if is_long { 2 } else { writes - 1 };
     assert!(reloads + missed >= writes, "{reloads} reloads of {writes}");
     nothing_is_left(&proxy, port, tasks_before).await;
+    proxy.shows("outgate_panics_total 0").await;
     proxy.stop(Stop::Now).await;
     proxy.ended().await;
     all_is_given_back(&descriptors_before).await;

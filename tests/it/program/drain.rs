@@ -1,13 +1,15 @@
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::{PATIENCE, Running, reset, wait_for};
+use crate::policy_file::PolicyFolder;
 
 // Who has been accepted by the kernel when the listener closes.
 mod accepted;
@@ -23,11 +25,42 @@ const PACE: Duration = Duration::from_millis(5);
 const AT_ONCE: Duration = Duration::from_secs(10);
 
 fn gateway(origin: u16, delay: &str, timeout: &str) -> Running {
-    Running::start(&[
+    gateway_with(
         ("OUTGATE_ALLOW", &format!("127.0.0.1:{origin}")),
+        delay,
+        timeout,
+    )
+}
+
+fn gateway_with(allowing: (&str, &str), delay: &str, timeout: &str) -> Running {
+    Running::start(&[
+        allowing,
         ("OUTGATE_DRAIN_DELAY", delay),
         ("OUTGATE_DRAIN_TIMEOUT", timeout),
     ])
+}
+
+/// Allows the origin, by a file that is not the same in another round.
+fn policy(origin: u16, round: usize) -> String {
+    format!(
+        "rules:\n  - {{ name: r{round}, hosts: [127.0.0.1], ports: [{origin}], addresses: [127.0.0.0/8] }}\n"
+    )
+}
+
+/// Writes the policy anew now and then, until what it returns is dropped.
+fn keep_reloading(file: PathBuf, origin: u16) -> (mpsc::Sender<()>, JoinHandle<()>) {
+    let (stop, stopped) = mpsc::channel();
+    let writing = thread::spawn(move || {
+        for round in 1.. {
+            // Long enough for the gateway to find the file at rest, and read it.
+            match stopped.recv_timeout(Duration::from_millis(1500)) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+            std::fs::write(&file, policy(origin, round)).unwrap();
+        }
+    });
+    (stop, writing)
 }
 
 /// A request on a connection of its own, up to its answer.
@@ -167,10 +200,37 @@ fn clients_of(lines: &[serde_json::Value], end: &str) -> Vec<u64> {
         .collect()
 }
 
+/// The policy is reloaded after the listener has closed as well, and denies nobody.
+fn follows_the_policy(lines: &[serde_json::Value]) {
+    let signal = lines.iter().position(|line| line["message"] == "draining");
+    let since = lines[signal.unwrap()..].iter();
+    let reloaded: Vec<_> = since
+        .filter(|line| line["message"] == "policy reloaded")
+        .collect();
+    // What is never answered makes the drain last until its deadline: time for three or four.
+    assert!(reloaded.len() >= 2, "{reloaded:?}");
+    assert!(reloaded.iter().all(|line| line["revoked"] == 0));
+}
+
+fn sheds_idle_first(lines: &[serde_json::Value], idle_ports: &HashSet<u64>) {
+    let shed = clients_of(lines, "drained");
+    let (first, last) = shed.split_at(EACH);
+    assert!(
+        first.iter().all(|client| idle_ports.contains(client)),
+        "{shed:?} of which {idle_ports:?} were idle"
+    );
+    assert_eq!(last.len(), EACH);
+    assert_eq!(clients_of(lines, "closed").len(), EACH);
+}
+
 #[test]
-fn a_drain_under_load_loses_no_request_and_sheds_idle_tunnels_first() {
+fn a_drain_under_load_and_reloads_loses_no_request_and_sheds_idle_tunnels_first() {
     let origin = origin::start();
-    let mut running = gateway(origin, "1s", "6s");
+    let folder = PolicyFolder::with(&policy(origin, 0));
+    let file = folder.file();
+    let by_file = ("OUTGATE_POLICY_FILE", file.to_str().unwrap());
+    let mut running = gateway_with(by_file, "1s", "6s");
+    let (stop, reloads) = keep_reloading(folder.file(), origin);
     let proxy = running.proxy;
     // The busy ones are the older, so that only their traffic can tell them from the idle.
     let busy: Vec<_> = (0..EACH).map(|_| tunnel(proxy, origin)).collect();
@@ -200,6 +260,9 @@ fn a_drain_under_load_loses_no_request_and_sheds_idle_tunnels_first() {
     running.signal(Signal::TERM);
 
     let lines = running.lines_to("drained");
+    drop(stop);
+    reloads.join().unwrap();
+    follows_the_policy(&lines);
     for load in load {
         let times = load.join().unwrap();
         assert!(times > 1, "that was no load");
@@ -217,14 +280,7 @@ fn a_drain_under_load_loses_no_request_and_sheds_idle_tunnels_first() {
         spread > Duration::from_millis(250),
         "all within {spread:?}: {times:?}"
     );
-    let shed = clients_of(&lines, "drained");
-    let (first, last) = shed.split_at(EACH);
-    assert!(
-        first.iter().all(|client| idle_ports.contains(client)),
-        "{shed:?} of which {idle_ports:?} were idle"
-    );
-    assert_eq!(last.len(), EACH);
-    assert_eq!(clients_of(&lines, "closed").len(), EACH);
+    sheds_idle_first(&lines, &idle_ports);
     assert_eq!(answer(&mut never), "");
     let line = lines.last().unwrap();
     assert_eq!(line["tunnels_closed"], 2 * EACH);
