@@ -11,8 +11,24 @@ use crate::harness::{TestProxy, connect_head, read_head, send, within};
 /// all 200, 242, and all 300.
 const MOST_BEFORE: usize = 80;
 
+/// Counts again where another client's went before: once in a thousand, by a secret of the gateway's, two clients are one to it.
+async fn few_go_before<F: Future<Output = usize>>(count: impl Fn() -> F) {
+    let mut before = count().await;
+    if before >= MOST_BEFORE {
+        before = count().await;
+    }
+    assert!(
+        before < MOST_BEFORE,
+        "{before} of the other client went before"
+    );
+}
+
 #[tokio::test]
 async fn a_request_passes_those_of_another_client_beyond_its_share() {
+    few_go_before(requests_before_the_last).await;
+}
+
+async fn requests_before_the_last() -> usize {
     const BUSY: usize = 200;
     let mut origin = Origin::answering("HTTP/1.1 204 No Content\r\n\r\n").await;
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
@@ -29,14 +45,11 @@ async fn a_request_passes_those_of_another_client_beyond_its_share() {
     while !origin.received().await.starts_with(&last) {
         before += 1;
     }
-    assert!(
-        before < MOST_BEFORE,
-        "{before} requests of the other client went before"
-    );
     // Nobody is left waiting.
     for _ in before + 1..all {
         origin.received().await;
     }
+    before
 }
 
 /// So many connections of one client, and one of another.
@@ -57,6 +70,10 @@ async fn connect(proxy: &TestProxy, busy: usize) -> Vec<TcpStream> {
 
 #[tokio::test]
 async fn a_message_in_a_tunnel_passes_those_of_another_client_beyond_its_share() {
+    few_go_before(messages_before_the_last).await;
+}
+
+async fn messages_before_the_last() -> usize {
     const BUSY: usize = 300;
     let origin = Origin::echoing().await;
     let proxy = TestProxy::builder().allow("origin.test:*").start().await;
@@ -77,20 +94,20 @@ async fn a_message_in_a_tunnel_passes_those_of_another_client_beyond_its_share()
     // The gateway is at rest while this thread counts.
     let came = |mut tunnel: &TcpStream| tunnel.read(&mut [0; 4]).is_ok();
     let (before, behind): (Vec<_>, Vec<_>) = tunnels.into_iter().partition(came);
-    assert!(
-        before.len() < MOST_BEFORE,
-        "{} messages of the other client went before",
-        before.len()
-    );
     // Nobody is left waiting.
     for tunnel in behind {
         let mut tunnel = tokio::net::TcpStream::from_std(tunnel).unwrap();
         within(tunnel.read_exact(&mut [0; 4])).await.unwrap();
     }
+    before.len()
 }
 
 #[tokio::test]
 async fn a_refusal_passes_those_of_another_client_that_asked_for_many_at_once() {
+    few_go_before(refusals_before_the_last).await;
+}
+
+async fn refusals_before_the_last() -> usize {
     const BUSY: usize = 50;
     const AT_ONCE: usize = 20;
     let proxy = TestProxy::builder().start().await;
@@ -112,10 +129,7 @@ async fn a_refusal_passes_those_of_another_client_that_asked_for_many_at_once() 
         let answers = String::from_utf8(answers).unwrap();
         before += answers.matches("HTTP/1.1 403 ").count();
     }
-    assert!(
-        before < MOST_BEFORE,
-        "{before} requests of the other client went before"
-    );
+    before
 }
 
 /// All heads come whole in the very moment in which their time is over, and more of them than the client's share.

@@ -5,7 +5,6 @@ mod passing;
 mod yields;
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,9 +17,6 @@ use crate::proxy::turns::Place;
 
 /// Enough to turn any direction bulk, and more than all buffers on the way hold.
 const MUCH: usize = 16 * 1024 * 1024;
-
-/// A client.
-const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 #[derive(Default)]
 struct Counts {
@@ -48,21 +44,29 @@ struct Relayed {
 
 /// With one turn at a time, as the only client.
 fn alone(most_pipes: usize) -> Shared {
-    let turns = Arc::new(Turns::new(1));
     Shared {
         pipes: Arc::new(Pipes::new(most_pipes)),
-        client: turns.slot(ONE),
-        turns,
+        turns: Arc::new(Turns::new(1)),
+        client: Slot::all().next().unwrap(),
     }
 }
 
 impl Shared {
-    /// The same for another tunnel.
-    fn of(&self, client: IpAddr) -> Self {
+    /// The same for another tunnel of the client.
+    fn same(&self) -> Self {
         Self {
             pipes: Arc::clone(&self.pipes),
             turns: Arc::clone(&self.turns),
-            client: self.turns.slot(client),
+            client: self.client,
+        }
+    }
+
+    /// The same for another client.
+    fn other(&self) -> Self {
+        let client = Slot::all().last().unwrap();
+        Self {
+            client,
+            ..self.same()
         }
     }
 }
@@ -281,7 +285,7 @@ async fn a_message_passes_many_tunnels_that_move_bulk() {
     let shared = alone(TUNNELS);
     let moved = Arc::new(Counts::default());
     for _ in 0..TUNNELS {
-        let (mut client, mut upstream) = running(shared.of(ONE), Arc::clone(&moved)).await;
+        let (mut client, mut upstream) = running(shared.same(), Arc::clone(&moved)).await;
         tokio::spawn(async move {
             let chunk = pattern(MUCH / 16);
             while upstream.write_all(&chunk).await.is_ok() {}
@@ -291,7 +295,7 @@ async fn a_message_passes_many_tunnels_that_move_bulk() {
             while client.read(&mut chunk).await.is_ok_and(|read| read > 0) {}
         });
     }
-    let (mut client, mut upstream) = running(shared.of(ONE), Arc::<Counts>::default()).await;
+    let (mut client, mut upstream) = running(shared.same(), Arc::<Counts>::default()).await;
     tokio::spawn(async move {
         let mut four = [0; 4];
         while upstream.read_exact(&mut four).await.is_ok() {
@@ -318,14 +322,13 @@ async fn a_message_passes_those_of_another_client_beyond_its_share() {
     let first = Arc::new(Counts::default());
     let mut ends = Vec::new();
     for _ in 0..TUNNELS {
-        ends.push(running(shared.of(ONE), Arc::clone(&first)).await);
+        ends.push(running(shared.same(), Arc::clone(&first)).await);
     }
     let behind = Arc::new(Behind {
         first: Arc::clone(&first),
         bytes: AtomicUsize::new(usize::MAX),
     });
-    let other = IpAddr::from([192, 0, 2, 2]);
-    ends.push(running(shared.of(other), Arc::clone(&behind)).await);
+    ends.push(running(shared.other(), Arc::clone(&behind)).await);
     // The last one waits for its client like all the others.
     let (client, upstream) = ends.last_mut().unwrap();
     client.write_all(b"ping").await.unwrap();

@@ -7,7 +7,7 @@ use super::*;
 #[tokio::test]
 async fn what_a_reader_has_not_taken_waits_in_no_pipe_in_passing() {
     let (share, _taken) = alone_on(Way::InPassing);
-    let others = share.of(ONE);
+    let others = share.same();
     let (mut client, mut upstream) = running(share, Arc::<Counts>::default()).await;
     let all = pattern(MUCH);
     let sending = async {
