@@ -119,10 +119,10 @@ fn has_no_ipv6(error: &io::Error) -> bool {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use socket2::SockRef;
     use tokio::net::TcpStream;
 
     use super::*;
+    use crate::socket::Options;
 
     #[tokio::test]
     #[expect(
@@ -137,17 +137,10 @@ mod tests {
                 .await
                 .unwrap();
             let (accepted, _) = listener.accept().await.unwrap();
-            let [accepted, other] = [SockRef::from(&accepted), SockRef::from(&listener)];
-            assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
-            assert!(accepted.tcp_notsent_lowat().unwrap() > 0);
-            let options = |socket: &SockRef| {
-                (
-                    socket.tcp_keepalive_time().unwrap(),
-                    socket.tcp_keepalive_interval().unwrap(),
-                    socket.tcp_notsent_lowat().unwrap(),
-                )
-            };
-            assert_eq!(options(&accepted), options(&other), "{any_port}");
+            let options = Options::of(&accepted);
+            assert!(options.nodelay && options.keepalive);
+            assert!(options.most_unsent.unwrap() > 0);
+            assert_eq!(options, Options::of(&listener), "{any_port}");
         }
     }
 }

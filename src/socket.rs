@@ -32,3 +32,29 @@ pub(crate) fn tune(socket: impl AsFd) -> io::Result<()> {
     let _ = socket.set_tcp_notsent_lowat(MOST_UNSENT);
     Ok(())
 }
+
+/// What the kernel says that [`tune`] has set.
+#[cfg(test)]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub(crate) nodelay: bool,
+    pub(crate) keepalive: bool,
+    pub(crate) probe_after: Duration,
+    probe_every: Duration,
+    /// None on a kernel that has no such option.
+    pub(crate) most_unsent: Option<u32>,
+}
+
+#[cfg(test)]
+impl Options {
+    pub(crate) fn of(socket: impl AsFd) -> Self {
+        let socket = SockRef::from(&socket);
+        Self {
+            nodelay: socket.tcp_nodelay().unwrap(),
+            keepalive: socket.keepalive().unwrap(),
+            probe_after: socket.tcp_keepalive_time().unwrap(),
+            probe_every: socket.tcp_keepalive_interval().unwrap(),
+            most_unsent: socket.tcp_notsent_lowat().ok(),
+        }
+    }
+}

@@ -227,6 +227,7 @@ fn failed(address: SocketAddr, error: io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::socket::Options;
 
     #[tokio::test]
     async fn what_is_dialled_has_every_option() {
@@ -234,22 +235,10 @@ mod tests {
         let dialled = attempt(listener.local_addr().unwrap()).await.unwrap();
         let tuned = TcpSocket::new_v4().unwrap();
         tune(&tuned).unwrap();
-        let [dialled, tuned] = [
-            socket2::SockRef::from(&dialled),
-            socket2::SockRef::from(&tuned),
-        ];
-        assert!(dialled.tcp_nodelay().unwrap() && dialled.keepalive().unwrap());
-        assert_eq!(
-            dialled.tcp_keepalive_time().unwrap(),
-            Duration::from_secs(60)
-        );
-        let options = |socket: &socket2::SockRef<'_>| {
-            (
-                socket.tcp_keepalive_interval().unwrap(),
-                socket.tcp_notsent_lowat().ok(),
-            )
-        };
-        assert_eq!(options(&dialled), options(&tuned));
+        let options = Options::of(&dialled);
+        assert!(options.nodelay && options.keepalive);
+        assert_eq!(options.probe_after, Duration::from_secs(60));
+        assert_eq!(options, Options::of(&tuned));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use super::{PATIENCE, Running, get, metric, wait_for};
+use super::{PATIENCE, Running, get, head, metric, wait_for};
 
 const DENIED: &str = "CONNECT evil.test:443 HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -168,7 +168,7 @@ fn a_client_whose_upstream_gets_no_descriptor_is_told_that_there_is_no_room() {
         .iter_mut()
         .map(|client| {
             client.write_all(connect_head.as_bytes()).unwrap();
-            head(client)
+            head(client).unwrap()
         })
         .collect();
     let refused = answers
@@ -192,17 +192,6 @@ fn a_client_whose_upstream_gets_no_descriptor_is_told_that_there_is_no_room() {
     wait_for(&running, &counted, |counted| counted == refused as u64);
     drop(clients);
     wait_for(&running, ACTIVE, |active| active == 0);
-}
-
-/// A head, to its end.
-fn head(client: &mut TcpStream) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        client.read_exact(&mut byte).unwrap();
-        head.extend(byte);
-    }
-    String::from_utf8(head).unwrap()
 }
 
 #[test]

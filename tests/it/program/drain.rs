@@ -230,7 +230,7 @@ fn a_drain_under_load_and_reloads_loses_no_request_and_sheds_idle_tunnels_first(
     let file = folder.file();
     let by_file = ("OUTGATE_POLICY_FILE", file.to_str().unwrap());
     let mut running = gateway_with(by_file, "1s", "6s");
-    let (stop, reloads) = keep_reloading(folder.file(), origin);
+    let (stop, reloads) = keep_reloading(file.clone(), origin);
     let proxy = running.proxy;
     // The busy ones are the older, so that only their traffic can tell them from the idle.
     let busy: Vec<_> = (0..EACH).map(|_| tunnel(proxy, origin)).collect();

@@ -5,7 +5,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::Sender;
 use std::thread;
 
-use super::origin::{PAUSE, PIECE, PIECES, content, head};
+use super::super::head;
+use super::origin::{PAUSE, PIECE, PIECES, content};
 
 /// What one client does; each says so once it is under way.
 type Doing = fn(TcpStream, u16, &Sender<()>);

@@ -5,6 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use super::super::head;
+
 /// What takes time comes in so many pieces, this far apart.
 pub(super) const PIECES: usize = 25;
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
@@ -80,15 +82,4 @@ fn send_back(mut stream: TcpStream) -> Option<()> {
     let mut reading = stream.try_clone().ok()?;
     std::io::copy(&mut reading, &mut stream).ok()?;
     Some(())
-}
-
-/// A head, to the empty line.
-pub(super) fn head(stream: &mut TcpStream) -> Option<String> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).ok()?;
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).ok()
 }
